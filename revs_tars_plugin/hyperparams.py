@@ -1,0 +1,166 @@
+"""What the hyper-parameters of both methods share: the host's keys, and loading them from YAML with clear errors."""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
+
+import yaml
+
+from .errors import InputError, did_you_mean
+
+T = TypeVar("T", bound="UnlearnHyperParams")
+
+
+@dataclass
+class UnlearnHyperParams:
+    """Keys that EasyEdit's own methods have too, under the host's names, so one who reads ROME's YAML can read ours.
+
+    Attributes:
+        alg_name: The method's name; must be the one of the class.
+        model_name: A checkpoint folder (`~` is expanded) or a hub name. EasyEdit chooses the model and tokenizer
+            classes by a substring of it.
+        rewrite_module_tmp: Name of FF2, the second feed-forward matrix, with `{}` for the layer.
+        layer_module_tmp: Name of a decoder layer, with `{}`.
+        mlp_module_tmp: Name of a layer's feed-forward block, with `{}`.
+        ln_f_module: Name of the final norm.
+        lm_head_module: Name of the head, or of the embedding where the two are tied.
+        attn_module_tmp: Name of a layer's attention; the host's YAMLs carry it, neither method needs it.
+        device: Where the host puts the model. The methods themselves follow the weights.
+        layers: The layers to edit; empty means all.
+        batch_size: Requests per call of the host's `batch_edit`; the host wants 1 for `edit`.
+        max_length: Cut of the host's evaluation prompts, in tokens.
+        model_parallel: Let the host spread the model over devices.
+        fp16: Let the host load the model in float16 (branch main).
+        seed: Seed of the method's own random generator; the global ones are left alone.
+    """
+
+    alg_name: str
+    model_name: str
+    rewrite_module_tmp: str
+    layer_module_tmp: str
+    mlp_module_tmp: str
+    ln_f_module: str
+    lm_head_module: str
+    attn_module_tmp: str = ""
+    device: int | str = "cpu"
+    layers: list[int] = field(default_factory=list)
+    batch_size: int = 1
+    max_length: int = 40
+    model_parallel: bool = False
+    fp16: bool = False
+    seed: int = 0
+
+    ALGORITHM: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Checks types, names and ranges that need no model.
+
+        Raises:
+            InputError: Naming the first field that cannot be used.
+        """
+        hints = typing.get_type_hints(type(self))
+        for item in fields(self):
+            setattr(self, item.name, _converted(item.name, getattr(self, item.name), hints[item.name]))
+        if self.alg_name != self.ALGORITHM:
+            raise InputError(f'alg_name is "{self.alg_name}", but these are the settings of "{self.ALGORITHM}".')
+        if not self.model_name:
+            raise InputError("model_name is empty; name a checkpoint folder or a hub model.")
+        self.model_name = str(Path(self.model_name).expanduser()) if self.model_name[0] == "~" else self.model_name
+        for name in ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp"):
+            if getattr(self, name).count("{}") != 1:
+                raise InputError(f'{name} is "{getattr(self, name)}"; it needs one "{{}}" where the layer number goes.')
+        for name in ("batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+    @classmethod
+    def from_hparams(cls: type[T], hparams_name_or_path: str | Path) -> T:
+        """Loads the settings from a YAML file, as every hyper-parameter class of the host does.
+
+        Args:
+            hparams_name_or_path: A path, with or without `.yaml`, or the name of a packaged file ("smollm2-135m").
+
+        Raises:
+            InputError: Unreadable file, unknown or missing key, or a value that cannot be used; names file and key.
+        """
+        path = cls._find(hparams_name_or_path)
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(config, dict):
+            raise InputError(f"{path} holds no settings; it must be a mapping of keys to values.")
+        known = {item.name: item for item in fields(cls)}
+        for key in config:
+            if key not in known:
+                raise InputError(f'{path}: unknown key "{key}"{did_you_mean(key, known) or "; remove it"}')
+        for name, item in known.items():
+            if name not in config and item.default is MISSING and item.default_factory is MISSING:
+                raise InputError(f'{path}: the key "{name}" is missing; add it.')
+        try:
+            return cls(**config)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    @classmethod
+    def _find(cls, name_or_path: str | Path) -> Path:
+        text = str(name_or_path)
+        given = Path(text if text.endswith((".yaml", ".yml")) else text + ".yaml").expanduser()
+        if given.is_file() or len(given.parts) > 1:
+            return given
+        packaged = packaged_hparams(cls.ALGORITHM) / given.name
+        if packaged.is_file():
+            return packaged
+        names = sorted(path.stem for path in packaged.parent.glob("*.yaml"))
+        raise InputError(
+            f'There is no file "{given}" and no packaged {cls.ALGORITHM} setting of that name'
+            f"{did_you_mean(given.stem, names)} (packaged: {', '.join(names)})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns all settings as a dictionary."""
+        return asdict(self)
+
+
+def packaged_hparams(algorithm: str) -> Path:
+    """Returns the folder of the YAMLs shipped with the package for one method."""
+    here = Path(__file__).parent
+    inside = here / "hparams" / algorithm
+    # A checkout keeps them at the top, where the host has its own; a wheel carries them inside the package.
+    return inside if inside.is_dir() else here.parent / "hparams" / algorithm
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """Checks `value` against a field's type, reading numbers that YAML left as text ("5e-4").
+
+    Raises:
+        InputError: When the value is of another kind.
+    """
+    options = get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for option in options:
+        if option is type(None) and value is None:
+            return None
+        if get_origin(option) is list and isinstance(value, list | tuple):
+            (item,) = get_args(option)
+            return [_converted(f"{name}[{position}]", entry, item) for position, entry in enumerate(value)]
+        if option is bool and isinstance(value, bool):
+            return value
+        if option in (int, float) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                continue
+            if option is float:
+                return number
+            if number.is_integer():
+                return int(number)
+        if option is str and isinstance(value, str):
+            return value
+    if list in map(get_origin, options) and value is None:
+        return []
+    kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise InputError(f"{name} is {value!r}, but it must be of type {kinds}.")

@@ -1,0 +1,132 @@
+"""The host's requests, read as what has to be forgotten, and tokenised in context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError
+
+# What EasyEdit's release fills in when the caller gave no ground truth.
+_NO_GROUND_TRUTH = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A prompt and the text that the model must no longer continue it with.
+
+    Attributes:
+        index: Position of the request in the call.
+        prompt: The text that leads to the secret.
+        target: The secret itself.
+        subject: What the prompt is about, when the request says so.
+        prompt_ids: The prompt's tokens, with a BOS token where the tokenizer adds one.
+        target_ids: The target's tokens as they stand after this prompt.
+    """
+
+    index: int
+    prompt: str
+    target: str
+    subject: str | None
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+
+    def context(self, position: int) -> tuple[int, ...]:
+        """Returns the tokens in front of the target's token at `position`."""
+        return self.prompt_ids + self.target_ids[:position]
+
+
+def read_requests(
+    requests: Sequence[Mapping[str, Any]], tok: Any, *, context_length: int | None = None
+) -> list[Secret]:
+    """Turns the host's requests into secrets.
+
+    What is forgotten is `ground_truth` where the request has a real one, else `target_new`.
+
+    Args:
+        requests: The host's request dictionaries.
+        tok: The model's tokenizer.
+        context_length: The most tokens the model takes, if known.
+
+    Raises:
+        InputError: Naming the request and its field.
+    """
+    if isinstance(requests, Mapping) or not isinstance(requests, Sequence) or isinstance(requests, str):
+        raise InputError('requests must be a list of dictionaries with "prompt" and "target_new" or "ground_truth".')
+    if not requests:
+        raise InputError("requests is empty; give at least one prompt with the text to forget.")
+    return [_read(index, request, tok, context_length) for index, request in enumerate(requests)]
+
+
+def forgotten_text(request: Mapping[str, Any]) -> str | None:
+    """Returns the text that a request asks to forget, or None where it names none."""
+    for key in ("ground_truth", "target_new"):
+        value = request.get(key)
+        if isinstance(value, str) and value.strip() and value != _NO_GROUND_TRUTH:
+            return value
+    return None
+
+
+def join(prompt: str, target: str) -> str:
+    """Puts a target behind its prompt as the host's evaluation does: with one space, unless there is white space."""
+    if prompt[-1:].isspace() or target[:1].isspace():
+        return prompt + target
+    return f"{prompt} {target}"
+
+
+def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Splits the tokens of prompt + target where the target begins; a token that straddles the border is the target's.
+
+    Returns:
+        The prompt's token ids and the target's; the second is empty when the target adds no token.
+    """
+    full_text = join(prompt, target)
+    if getattr(tok, "is_fast", False):
+        encoded = tok(full_text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        ids, specials = list(encoded["input_ids"]), encoded["special_tokens_mask"]
+        belongs = [
+            not special and end > len(prompt)
+            for special, (_, end) in zip(specials, encoded["offset_mapping"], strict=True)
+        ]
+    else:
+        # Without offsets: the target begins where the tokens of the full text leave those of the prompt.
+        encoded = tok(full_text, return_special_tokens_mask=True)
+        ids, specials = list(encoded["input_ids"]), encoded["special_tokens_mask"]
+        alone = list(tok(prompt)["input_ids"])
+        common = next(
+            (i for i, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone))
+        )
+        belongs = [i >= common and not special for i, special in enumerate(specials)]
+    if True not in belongs:
+        return tuple(ids), ()
+    start = belongs.index(True)
+    return tuple(ids[:start]), tuple(i for i, own in zip(ids[start:], belongs[start:], strict=True) if own)
+
+
+def _read(index: int, request: Mapping[str, Any], tok: Any, context_length: int | None) -> Secret:
+    if not isinstance(request, Mapping):
+        raise InputError(f"Request {index} is a {type(request).__name__}; it must be a dictionary.")
+    prompt = request.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError(f'Request {index}: "prompt" is empty; give the text that leads to the secret.')
+    target = forgotten_text(request)
+    if target is None:
+        raise InputError(f'Request {index} has nothing to forget: give the text in "ground_truth" or "target_new".')
+    subject = request.get("subject")
+    if subject is not None and not isinstance(subject, str):
+        raise InputError(f'Request {index}: "subject" is a {type(subject).__name__}; it must be a text.')
+    prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
+    if not target_ids:
+        raise InputError(f'Request {index}: the text to forget tokenises to nothing after its "prompt".')
+    if not prompt_ids:
+        raise InputError(
+            f'Request {index}: "prompt" has no token of its own before the text to forget; make it longer.'
+        )
+    length = len(prompt_ids) + len(target_ids)
+    if context_length is not None and length > context_length:
+        raise InputError(
+            f'Request {index}: "prompt" and the text to forget take {length} tokens, but the model reads '
+            f"{context_length}; shorten the prompt."
+        )
+    return Secret(index, prompt, target, subject, prompt_ids, target_ids)
