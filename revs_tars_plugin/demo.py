@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # The model comes from a wheel; nothing may be looked up on a hub. Read when transformers is first imported.
@@ -78,7 +79,7 @@ def main() -> None:
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
     console.print(
-        f"\nEasyEdit ({host.generation}) with alg_name: REVS on {hparams.model_name.split('/')[-1]}; {versions}\n"
+        f"\nEasyEdit ({host.generation}) with alg_name: REVS on {Path(hparams.model_name).name}; {versions}\n"
     )
     console.print(_facts_table(editor.tok, before, after, weights.edits.outcomes, metrics))
     console.print(_unrelated_table(before, after))
@@ -86,8 +87,9 @@ def main() -> None:
     slowest = max(outcome.seconds for outcome in edits.outcomes)
     mean = sum(outcome.seconds for outcome in edits.outcomes) / len(edits.outcomes)
     console.print(
-        f"{mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {seconds:.1f} s for the whole call with "
-        f"the host's evaluation.\n{edits.n_changed:,} of {sum(p.numel() for p in model.parameters()):,} weights changed."
+        f"{mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {seconds:.1f} s for the whole call "
+        f"with the host's evaluation.\n"
+        f"{edits.n_changed:,} of {sum(p.numel() for p in model.parameters()):,} weights changed."
     )
 
 
@@ -105,11 +107,10 @@ def _facts_table(
     table = Table(title="Forgotten", show_lines=True)
     for heading in ("prompt", "says before", "says after", "token"):
         table.add_column(heading)
-    for heading in ("rank asked", "before", "after", "prob. before", "after", "host: rewrite_acc"):
+    for heading in ("rank asked", "before", "after", "prob. before", "after", "host's rewrite_acc after"):
         table.add_column(heading, justify="right")
     for outcome in outcomes:
         index = outcome.request
-        pre, post = (float(metrics[index][phase]["rewrite_acc"][0]) for phase in ("pre", "post"))
         table.add_row(
             FACTS[index][0],
             _shown(before.facts[index]),
@@ -120,7 +121,7 @@ def _facts_table(
             str(outcome.rank_after),
             f"{outcome.probability_before:.3f}",
             f"{outcome.probability_after:.1e}",
-            f"{pre:.0f} -> {post:.0f}",
+            f"{float(metrics[index]['post']['rewrite_acc'][0]):.0f}",
         )
     return table
 

@@ -134,7 +134,7 @@ class OriginalWeights(Mapping[str, Tensor]):
 
 
 class TrialEdits:
-    """Edits weights in place for as long as a `with` block lasts, and puts every bit back when it ends, however it ends.
+    """Edits weights in place while a `with` block lasts, and puts every bit back when it ends, however it ends.
 
     Methods work in it layer by layer and secret by secret, so that each step sees the ones before it in place.
     """

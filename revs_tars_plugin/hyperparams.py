@@ -57,7 +57,11 @@ class UnlearnHyperParams:
     ALGORITHM: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        """Checks types, names and ranges that need no model.
+        """Checks the settings; see `validate`."""
+        self.validate()
+
+    def validate(self) -> None:
+        """Checks types, names and ranges that need no model; methods do so again, since settings can be changed.
 
         Raises:
             InputError: Naming the first field that cannot be used.
@@ -160,7 +164,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
                 return int(number)
         if option is str and isinstance(value, str):
             return value
-    if list in map(get_origin, options) and value is None:
+    if value is None and any(get_origin(option) is list for option in options):
         return []
     kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise InputError(f"{name} is {value!r}, but it must be of type {kinds}.")

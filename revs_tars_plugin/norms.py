@@ -63,7 +63,8 @@ def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
     signs[1::2] = -1.0
 
     def output(vector: Tensor) -> Tensor:
-        return torch.func.functional_call(norm, parameters, (vector.expand(1, 1, width),)).float().flatten()
+        result: Tensor = torch.func.functional_call(norm, parameters, (vector.expand(1, 1, width),))
+        return result.float().flatten()
 
     plus, minus = output(size * signs), output(-size * signs)
     bias = (plus + minus) / 2

@@ -83,7 +83,7 @@ class Vocabulary:
     def logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
         """Reads vectors of the residual space through final norm and head, up to a positive scale, in float32."""
         scaled = hidden.to(self._weight.device, torch.float32) * self.norm.gain.to(self._weight.device)
-        return torch.cat([scaled @ part.float().T for part in self._weight.split(_SLICE)], dim=-1)
+        return torch.cat([scaled @ part.float().T for part in torch.split(self._weight, _SLICE)], dim=-1)
 
     def ranks(self, hidden: Float[Tensor, "n d"], token: int) -> Int[Tensor, " n"]:
         """Returns the target's logit-lens rank for each vector; 0 is the most likely token."""
@@ -113,7 +113,7 @@ class Vocabulary:
             factor: Tensor = kept[1]
             return factor
         gram = torch.zeros(self.width, self.width, dtype=torch.float64, device=self._weight.device)
-        for part in self._weight.split(_SLICE):
+        for part in torch.split(self._weight, _SLICE):
             wide = part.double()
             gram.addmm_(wide.T, wide)
         mean = gram.diagonal().mean()

@@ -65,7 +65,7 @@ def choose_neurons(
     """Chooses neurons by the paper's hybrid score and the exact step of each.
 
     Candidates are the most active neurons; those whose contribution ranks the target highest come first. A neuron with
-    a negative activation contributes the reverse of its vector, so its rank is read, and its step taken, with that sign.
+    a negative activation contributes the reverse of its vector, so rank and step are taken with that sign.
     Neurons go to `neuron_bottom_rank` one after another until the layer has moved by `needed`; the last one goes only
     as far as is still missing. Where `n_neurons` are too few at that rank, all go further, up to `neuron_top_rank`.
 

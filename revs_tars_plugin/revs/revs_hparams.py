@@ -56,9 +56,9 @@ class REVSHyperParams(UnlearnHyperParams):
 
     ALGORITHM: ClassVar[str] = "REVS"
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
         """Checks everything that needs no model."""
-        super().__post_init__()
+        super().validate()
         for name, known in (
             ("token_method", TOKEN_METHODS),
             ("localization", LOCALIZATIONS),
@@ -87,8 +87,8 @@ class REVSHyperParams(UnlearnHyperParams):
                 raise InputError(_crossed(margin, bottom, top))
         if self.n_neurons > self.n_candidates:
             raise InputError(
-                f'n_neurons is {self.n_neurons}, but act_filter "{self.act_filter}" lets only {self.n_candidates} pass; '
-                "raise the second or lower the first."
+                f'n_neurons is {self.n_neurons}, but act_filter "{self.act_filter}" lets only {self.n_candidates} '
+                "pass; raise the second or lower the first."
             )
 
     @property

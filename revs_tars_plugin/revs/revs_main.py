@@ -136,6 +136,7 @@ def execute_revs(
     Raises:
         InputError: When a request, a setting or the model cannot be used.
     """
+    hparams.validate()
     decoder = Decoder(model, hparams)
     margins = hparams.ranks(decoder.vocabulary.size)
     if hparams.n_neurons > decoder.ff_width:
@@ -193,7 +194,7 @@ def _demote_all(
             short = outcomes[index].asked_rank - rank
             if short > 0:
                 # The lens and the forward pass differ by rounding; ask for a little more than what was missed.
-                higher = min(asked[index].residual_bottom_rank + 2 * short, margins.residual_top_rank)
+                higher = min(asked[index].residual_bottom_rank + 2 * short, decoder.vocabulary.size - 1)
                 asked[index] = replace(asked[index], residual_bottom_rank=higher)
         if all(outcome.reached for outcome in outcomes):
             break

@@ -23,7 +23,7 @@ def select_positions(secret: Secret, tok: Any, hparams: REVSHyperParams) -> list
     allowed = [position for position in range(end) if texts[position] not in hparams.skip_tokens]
     if not allowed:
         raise InputError(
-            f"Request {secret.index}: skip_tokens and stop_tokens leave no token of the text to forget; shorten the lists."
+            f"Request {secret.index}: skip_tokens and stop_tokens leave no token to edit; shorten these lists."
         )
     # BPE ids follow merge order, so the highest id is the rarest token.
     rarest_first = sorted(allowed, key=lambda position: -secret.target_ids[position])

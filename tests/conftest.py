@@ -1,0 +1,65 @@
+"""Fixtures: tiny models built from a config for the properties, SmolLM2 through the host for the real thing."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from jaxtyping import install_import_hook
+
+# Shapes written in signatures are checked while the tests run, and only then; settings and requests check themselves.
+_SHAPED = ("norms", "rank_steps", "vocabulary", "decoder", "edits", "evaluation", "revs.neurons", "revs.revs_main")
+install_import_hook([f"revs_tars_plugin.{name}" for name in _SHAPED], "beartype.beartype")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = [f"w{number}" for number in range(200)]
+
+
+@pytest.fixture
+def tok():
+    """A tokenizer with one token a word."""
+    vocabulary = {word: number for number, word in enumerate(["<unk>", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<unk>")
+
+
+@pytest.fixture
+def model():
+    """A random Llama with gains that are not 1, so that the norm matters."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=201,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        model.model.norm.weight.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture
+def hparams():
+    return tiny_settings()
+
+
+@pytest.fixture
+def requests_(model, tok):
+    """Two prompts with what the model really says next, so that there is something to forget."""
+    found = []
+    for prompt in ("w1 w2 w3", "w50 w60 w70 w80"):
+        ids = tok(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
+        found.append({"prompt": prompt, "target_new": tok.decode(out[0, ids.shape[1] :]), "ground_truth": None})
+    return found

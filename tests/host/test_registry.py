@@ -1,0 +1,104 @@
+"""Registering with EasyEdit: harmless twice, refused where another has the name, clear where there is no host."""
+
+import subprocess
+import sys
+
+import pytest
+import transformers.modeling_utils
+
+from revs_tars_plugin import HostError, REVSHyperParams, apply_revs_to_model, register
+
+
+def test_the_method_is_known_beside_the_hosts_own(host):
+    from easyeditor import REVSHyperParams as FromHost
+    from easyeditor import ROMEHyperParams  # noqa: F401
+    from easyeditor.editors import editor as editor_module
+    from easyeditor.editors.batch_editor import BatchEditor
+    from easyeditor.util.alg_dict import ALG_DICT
+
+    assert FromHost is REVSHyperParams
+    assert {"REVS", "ROME", "MEMIT", "FT"} <= editor_module.ALG_DICT.keys()
+    assert editor_module.ALG_DICT is ALG_DICT
+    assert BatchEditor.is_batchable_method("REVS")
+    assert BatchEditor.is_batchable_method("MEMIT")
+    assert not BatchEditor.is_batchable_method("ROME")
+
+
+def test_registering_again_changes_nothing(host):
+    from easyeditor.editors.batch_editor import BatchEditor
+    from easyeditor.util.alg_dict import ALG_DICT
+
+    before = dict(ALG_DICT), BatchEditor.is_batchable_method
+    assert register().generation == host.generation
+    assert (dict(ALG_DICT), BatchEditor.is_batchable_method) == before
+
+
+def test_a_foreign_algorithm_of_our_name_is_not_overwritten(host, monkeypatch):
+    from easyeditor.util.alg_dict import ALG_DICT
+
+    def foreign():
+        pass
+
+    monkeypatch.setitem(ALG_DICT, "REVS", foreign)
+    with pytest.raises(HostError, match='already has another algorithm "REVS"'):
+        register()
+    assert ALG_DICT["REVS"] is foreign
+
+
+def test_nothing_is_bridged_that_the_generation_does_not_need(host):
+    from easyeditor import BaseEditor
+
+    names = ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer")
+    restored = [name for name in names if hasattr(transformers.modeling_utils, name)]
+    bridged = hasattr(BaseEditor.edit, "__wrapped__")
+    if host.generation == "main":
+        assert not bridged
+    else:
+        import torch
+
+        assert restored == list(names)
+        assert bridged is not torch.cuda.is_available()
+
+
+def run_python(code, **environment):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+_WITHOUT_HOST = """
+import sys
+class NoHost:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {blocked!r}:
+            raise ModuleNotFoundError("No module named {blocked}", name=name)
+sys.meta_path.insert(0, NoHost())
+import importlib.util, revs_tars_plugin
+find_spec = importlib.util.find_spec
+import revs_tars_plugin.host.easyedit as module
+if {blocked!r} == "easyeditor":
+    module.find_spec = lambda name: None
+try:
+    revs_tars_plugin.register()
+except revs_tars_plugin.HostError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("blocked", "said"), [("easyeditor", "is not installed"), ("higher", "No module named higher")]
+)
+def test_a_host_that_cannot_be_imported_is_one_clear_error(blocked, said, monkeypatch):
+    done = run_python(_WITHOUT_HOST.format(blocked=blocked))
+    assert said in done.stdout, done.stderr
+    assert "pip install --no-deps easyeditor==0.0.1.dev0" in done.stdout
+    assert "https://github.com/zjunlp/EasyEdit" in done.stdout
+
+
+def test_a_wrong_easyedit_home_is_named(tmp_path):
+    done = run_python("import revs_tars_plugin as p; p.register()", EASYEDIT_HOME=str(tmp_path))
+    assert f'EASYEDIT_HOME is "{tmp_path}"' in done.stderr
+
+
+def test_the_methods_work_without_a_host():
+    code = "import sys, revs_tars_plugin as p; p.execute_revs; print('easyeditor' in sys.modules)"
+    assert run_python(code).stdout.strip() == "False"
+    assert apply_revs_to_model.__module__ == "revs_tars_plugin.revs.revs_main"

@@ -1,0 +1,77 @@
+"""The exact step against slow float64 references."""
+
+import pytest
+import torch
+
+from revs_tars_plugin.rank_steps import ranks, smallest_steps
+
+
+def rank_at(logits, response, token, step):
+    """The rank after a step, counted in float64."""
+    moved = logits.double() - step * response.double()
+    return int((moved > moved[token]).sum())
+
+
+def slow_smallest_step(logits, response, token, rank):
+    """Tries every place where any token crosses the target, from the nearest on."""
+    if rank_at(logits, response, token, 0.0) >= rank:
+        return 0.0
+    gap = logits[token].double() - logits.double()
+    speed = response[token].double() - response.double()
+    crossings = sorted({float(c) for c, s in zip(gap / speed, speed, strict=True) if s != 0 and c > 0})
+    for near, far in zip(crossings, [*crossings[1:], None], strict=True):
+        inside = near * 2 if far is None else (near + far) / 2
+        if rank_at(logits, response, token, inside) >= rank:
+            return near
+    return float("inf")
+
+
+def random_case(seed, *, losing):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(7, 300, generator=generator) * 5
+    response = torch.randn(300, generator=generator) * (0.5 if losing else 0.1)
+    token = 17
+    response[token] = 0.8 if losing else 1.0
+    return logits, response, token
+
+
+@pytest.mark.parametrize("losing", [False, True], ids=["monotone", "with tokens that fall faster"])
+@pytest.mark.parametrize("rank", [1, 5, 60, 200])
+@pytest.mark.parametrize("seed", range(5))
+def test_it_is_the_smallest_step_that_reaches_the_rank(seed, rank, losing):
+    logits, response, token = random_case(seed, losing=losing)
+    steps = smallest_steps(logits, response, token, rank)
+    for row, step in zip(logits, steps.tolist(), strict=True):
+        expected = slow_smallest_step(row, response, token, rank)
+        assert step == pytest.approx(expected, rel=1e-6)
+        if step == float("inf"):
+            continue
+        assert rank_at(row, response, token, step) >= rank
+        if step > 0:
+            assert rank_at(row, response, token, step * (1 - 1e-6)) < rank
+
+
+def test_the_case_with_losses_really_occurs():
+    logits, response, token = random_case(0, losing=True)
+    falls_faster = (response > response[token]) & (logits > logits[:, token : token + 1])
+    assert falls_faster.any()
+
+
+def test_a_rank_that_is_there_already_needs_no_step():
+    logits, response, token = random_case(0, losing=False)
+    lowest = int(ranks(logits, token).min())
+    assert (smallest_steps(logits, response, token, lowest) == 0).all()
+    assert (smallest_steps(logits, response, token, 0) == 0).all()
+
+
+def test_a_rank_beyond_the_vocabulary_is_out_of_reach():
+    logits, response, token = random_case(0, losing=False)
+    assert smallest_steps(logits, response, token, 300).isinf().all()
+
+
+def test_tokens_that_move_with_the_target_never_overtake_it():
+    logits = torch.tensor([[3.0, 2.0, 1.0, 4.0]])
+    response = torch.tensor([1.0, 1.0, 0.0, 1.0])
+    # Only token 2 can overtake token 0; token 3 stands above it for good, token 1 below it.
+    assert float(smallest_steps(logits, response, 0, 2)) == pytest.approx(2.0)
+    assert float(smallest_steps(logits, response, 0, 3)) == float("inf")
