@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -55,11 +55,18 @@ class LayerState:
         ff2_input: The activations, shape (batch, positions, f).
         ff2_output: The feed-forward block's output, shape (batch, positions, d).
         residual: The layer's output, shape (batch, positions, d).
+        mask: Which positions hold a token, not padding, shape (batch, positions).
     """
 
     ff2_input: Float[Tensor, "batch positions f"]
     ff2_output: Float[Tensor, "batch positions d"]
     residual: Float[Tensor, "batch positions d"]
+    mask: Bool[Tensor, "batch positions"]
+
+    def at_last(self, values: Float[Tensor, "batch positions k"]) -> Float[Tensor, "batch k"]:
+        """Picks each sequence's last token."""
+        last = self.mask.sum(dim=1).to(values.device) - 1
+        return values[torch.arange(len(last), device=values.device), last]
 
 
 class Decoder:
@@ -73,6 +80,7 @@ class Decoder:
                 shape, or holds NaN or Inf.
         """
         self.model = model
+        self._attention_template = hparams.attn_module_tmp
         count = 0
         while _submodule(model, hparams.layer_module_tmp.format(count)) is not None:
             count += 1
@@ -106,23 +114,25 @@ class Decoder:
 
     @torch.no_grad()
     def forward_through_layers(
-        self, token_ids: Sequence[int], visit: Callable[[int, LayerState], Tensor | None]
-    ) -> Float[Tensor, " vocabulary"]:
+        self, sequences: Sequence[Sequence[int]], visit: Callable[[int, LayerState], Tensor | None]
+    ) -> Float[Tensor, "n vocabulary"]:
         """Runs one forward pass; after each chosen layer `visit` may return what to add to its output, all positions.
 
         So a correction made in one layer reaches the next layers within the same pass.
 
         Args:
-            token_ids: One sequence.
+            sequences: Token ids; several are padded on the right into one batch.
             visit: Called as `visit(layer, state)`.
 
         Returns:
-            The model's own logits at the last position, float32.
+            The model's own logits after each sequence, float32.
 
         Raises:
             InputError: When a layer computes NaN or Inf.
         """
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
+        longest = max(map(len, sequences))
+        mask = torch.tensor([[position < len(sequence) for position in range(longest)] for sequence in sequences])
 
         def keep_ff2(layer: int) -> Callable[..., None]:
             def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -138,7 +148,7 @@ class Decoder:
                         f"Layer {layer} computes NaN or Inf on this prompt; the model's weights are broken."
                     )
                 ff2_input, ff2_output = inputs.pop(layer)
-                change = visit(layer, LayerState(ff2_input, ff2_output, residual))
+                change = visit(layer, LayerState(ff2_input, ff2_output, residual, mask))
                 if change is None:
                     return None
                 corrected = residual + change.to(residual)
@@ -150,12 +160,12 @@ class Decoder:
             for layer in self.layers:
                 hooks.callback(self.ff2[layer].module.register_forward_hook(keep_ff2(layer)).remove)
                 hooks.callback(self.layer_modules[layer].register_forward_hook(correct(layer)).remove)
-            return self.next_token_logits([token_ids])[0]
+            return next_token_logits(self.model, sequences)
 
-    @torch.no_grad()
-    def next_token_logits(self, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "n vocabulary"]:
-        """Returns the model's own logits after each sequence, float32; only the last position goes through the head."""
-        return next_token_logits(self.model, sequences)
+    def attention_modules(self) -> list[nn.Module]:
+        """Returns the attention of each edited layer, where the settings name it."""
+        template = self._attention_template
+        return [self._find("attn_module_tmp", template.format(layer)) for layer in self.layers] if template else []
 
     def _find(self, key: str, name: str) -> nn.Module:
         module = _submodule(self.model, name)
@@ -184,33 +194,45 @@ class Decoder:
         return FF2(module=module, weight_name=f"{name}.weight", neuron_dim=neuron_dim)
 
 
-@torch.no_grad()
 def next_token_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "n vocabulary"]:
-    """Returns a model's own logits after each token sequence, float32.
+    """Returns a model's own logits after each token sequence, float32."""
+    return selected_logits(model, sequences, [(row, len(sequence) - 1) for row, sequence in enumerate(sequences)])
 
-    Sequences of several lengths are padded on the right and read at their own last position; the head sees those
-    positions alone, so no positions x vocabulary matrix is made.
+
+def selected_logits(
+    model: nn.Module, sequences: Sequence[Sequence[int]], picks: Sequence[tuple[int, int]], *, gradients: bool = False
+) -> Float[Tensor, "k vocabulary"]:
+    """Returns a model's own logits at chosen positions, float32.
+
+    Sequences of several lengths are padded on the right into one batch; the head sees the chosen positions alone, so no
+    positions x vocabulary matrix is made.
+
+    Args:
+        model: A causal language model.
+        sequences: Token ids.
+        picks: Sequence and position of each wanted row.
+        gradients: Keep what a backward pass needs.
     """
-    longest = max(len(sequence) for sequence in sequences)
+    longest = max(map(len, sequences))
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     ids = torch.zeros(len(sequences), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(list(sequence))
         mask[row, : len(sequence)] = 1
-    last = mask.sum(dim=1) - 1
+    rows, positions = torch.tensor(list(picks)).T
 
-    def only_last(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        rows = torch.arange(len(last), device=args[0].device)
-        return (args[0][rows, last.to(args[0].device)][:, None], *args[1:])
+    def only_picked(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *args[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(only_last)  # type: ignore[operator]
+    handle = model.get_output_embeddings().register_forward_pre_hook(only_picked)  # type: ignore[operator]
     try:
-        with evaluating(model):
+        with evaluating(model), torch.set_grad_enabled(gradients):
             output = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
     finally:
         handle.remove()
-    logits: Tensor = output.logits[:, -1].float()
+    logits: Tensor = output.logits[0].float()
     return logits
 
 

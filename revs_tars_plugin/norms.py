@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .errors import InputError
 
+# Length of the probe that shows epsilon; its square lies near the epsilons in use, 1e-5 to 1e-6.
+_SMALL = 1e-3
+
 
 @dataclass(frozen=True)
 class NormGeometry:
@@ -19,24 +22,21 @@ class NormGeometry:
         gain: What each normalised coordinate is multiplied by, shape (d,), float32. Includes a family's "1 + weight".
         bias: What is added afterwards, shape (d,), float32.
         centres: Whether the mean is taken off first (LayerNorm) or not (RMSNorm).
+        epsilon: What is added to the mean square under the root.
     """
 
     gain: Float[Tensor, " d"]
     bias: Float[Tensor, " d"]
     centres: bool
-
-    @property
-    def keeps_ranks_under_scaling(self) -> bool:
-        """Whether scaling the input by a positive number leaves every vocabulary rank as it is."""
-        return not self.centres and not bool(self.bias.any())
+    epsilon: float
 
 
 @torch.no_grad()
 def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
-    """Finds gain, bias and kind of a norm by feeding it three known vectors in float32.
+    """Finds gain, bias and kind of a norm by feeding it four known vectors in float32.
 
     A vector of alternating +1 and -1 has mean 0 and root mean square 1, so both kinds of norm give back
-    `bias + gain * vector` for it; a shifted copy tells whether the mean is removed.
+    `bias + gain * vector` for it; a shifted copy tells whether the mean is removed, a short one what epsilon is.
 
     Args:
         norm: The norm module. Its weights are not touched.
@@ -76,5 +76,7 @@ def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
     tolerance = 1e-3 * float(plus.abs().max())
     for centres, expected in ((True, as_layer_norm), (False, as_rms_norm)):
         if torch.allclose(shift, expected, atol=tolerance, rtol=1e-3):
-            return NormGeometry(gain=gain, bias=bias, centres=centres)
+            # A vector so short that epsilon shows: its output is gain * small / sqrt(small^2 + epsilon).
+            shrunk = float((output(_SMALL * signs) - bias).abs().mean() / gain.abs().mean())
+            return NormGeometry(gain, bias, centres, epsilon=max(0.0, _SMALL**2 * (shrunk**-2 - 1)))
     raise InputError(f'ln_f_module "{name}" ({type(norm).__name__}) behaves neither as LayerNorm nor as RMSNorm.')

@@ -2,10 +2,13 @@
 
 Along the demotion direction every logit is a straight line of the step s, `logits - s * response`. Token v overtakes
 the target t where the two lines cross. So the smallest step that gives the target rank r is an order statistic of the
-crossings, and no search is needed (REVS, arXiv 2406.09325, section 3, searches it by repeated multiplication).
+crossings, and no search is needed (REVS, arXiv 2406.09325, section 3, searches it by repeated multiplication). Under a
+LayerNorm the lines bend, and the same one-dimensional problem is solved by bisection.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,44 +17,53 @@ from torch import Tensor
 # Steps are nudged past the crossing by this share, far below float32 resolution of any logit, since the overtaking
 # token has to be strictly above the target, not level with it.
 _PAST_THE_CROSSING = 1e-9
+# Halvings that bring any bracket below float64 resolution, and doublings before a rank counts as unreachable.
+_HALVINGS = 60
+_DOUBLINGS = 60
 
 
-def ranks(logits: Float[Tensor, "n vocabulary"], token: int) -> Int[Tensor, " n"]:
-    """Returns how many tokens stand strictly above `token` in each row; 0 is the most likely."""
-    return (logits > logits[:, token : token + 1]).sum(dim=-1)
+def ranks(logits: Float[Tensor, "n vocabulary"], tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Returns how many tokens stand strictly above each row's own token; 0 is the most likely."""
+    return (logits > logits.gather(1, tokens[:, None])).sum(dim=-1)
 
 
 def smallest_steps(
-    logits: Float[Tensor, "n vocabulary"], response: Float[Tensor, " vocabulary"], token: int, rank: int
+    logits: Float[Tensor, "n vocabulary"],
+    responses: Float[Tensor, "n vocabulary"],
+    tokens: Int[Tensor, " n"],
+    rank: int,
 ) -> Float[Tensor, " n"]:
-    """Finds for each row the smallest step s >= 0 at which `token` has rank `rank` or more in `logits - s * response`.
+    """Finds for each row the smallest step s >= 0 that gives its token rank `rank` or more in `logits - s * response`.
 
     Args:
         logits: One row per vector, any positive scale.
-        response: What one unit of step takes off every logit.
-        token: The target's id.
+        responses: What one unit of step takes off every logit of the row.
+        tokens: Each row's target.
         rank: How many tokens have to stand strictly above it.
 
     Returns:
         The steps in float64; infinity where no step reaches the rank.
     """
-    gap = logits[:, token : token + 1].double() - logits.double()
-    speed = response[token].double() - response.double()
+    steps = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
+    short = (ranks(logits, tokens) < rank).nonzero().flatten()
+    if not len(short):
+        return steps
+    if rank >= logits.shape[-1]:
+        steps[short] = torch.inf
+        return steps
+    logits, responses, tokens = logits[short].double(), responses[short].double(), tokens[short, None]
+    gap = logits.gather(1, tokens) - logits
+    speed = responses.gather(1, tokens) - responses
     # A token that falls faster than the target does, and stands above it now, will be lost on the way.
     lost = (speed < 0) & (gap < 0)
     crossings = gap / speed
     crossings = torch.where(speed > 0, crossings, torch.where((speed == 0) & (gap < 0), -torch.inf, torch.inf))
-    if rank <= 0:
-        return torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
-    if rank >= logits.shape[-1]:
-        return torch.full((len(logits),), torch.inf, dtype=torch.float64, device=logits.device)
-    steps = crossings.kthvalue(rank, dim=-1).values
+    found = crossings.kthvalue(rank, dim=-1).values
     for row in lost.any(dim=-1).nonzero().flatten().tolist():
-        leaving = (gap[row] / speed)[lost[row]]
-        steps[row] = _step_with_losses(crossings[row], leaving, rank)
-    steps = steps.clamp_min(0.0)
-    already = ranks(logits, token) >= rank
-    return torch.where(already, 0.0, steps * (1 + _PAST_THE_CROSSING) + torch.finfo(torch.float64).tiny)
+        leaving = (gap[row] / speed[row])[lost[row]]
+        found[row] = _step_with_losses(crossings[row], leaving, rank)
+    steps[short] = found.clamp_min(0.0) * (1 + _PAST_THE_CROSSING) + torch.finfo(torch.float64).tiny
+    return steps
 
 
 def _step_with_losses(
@@ -65,3 +77,33 @@ def _step_with_losses(
     still_above = len(leaving) - torch.searchsorted(leaving.sort().values, ordered, right=True)
     reached = torch.arange(1, len(ordered) + 1, device=ordered.device) + still_above >= rank
     return ordered[reached.int().argmax()] if bool(reached.any()) else ordered.new_tensor(torch.inf)
+
+
+def smallest_steps_by_bisection(
+    ranks_at: Callable[[Float[Tensor, " n"]], Int[Tensor, " n"]], scales: Float[Tensor, " n"], rank: int
+) -> Float[Tensor, " n"]:
+    """Solves the same problem where the rank is only known by asking for it, one O(V) evaluation a round.
+
+    Args:
+        ranks_at: Gives every row's rank after a step of its own, float64.
+        scales: A typical size of a step for each row: where the search for an upper end starts.
+        rank: The asked rank.
+
+    Returns:
+        The upper ends of the brackets in float64: the rank is reached there; infinity where it never is.
+    """
+    low = torch.zeros_like(scales, dtype=torch.float64)
+    high = scales.double().clone()
+    already = ranks_at(low) >= rank
+    for _ in range(_DOUBLINGS):
+        reached = ranks_at(high) >= rank
+        if bool((reached | already).all()):
+            break
+        low = torch.where(reached, low, high)
+        high = torch.where(reached, high, high * 2)
+    unreachable = ~(ranks_at(high) >= rank)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        reached = ranks_at(middle) >= rank
+        low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
+    return torch.where(already, 0.0, torch.where(unreachable, torch.inf, high))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ class Secret:
         subject: What the prompt is about, when the request says so.
         prompt_ids: The prompt's tokens, with a BOS token where the tokenizer adds one.
         target_ids: The target's tokens as they stand after this prompt.
+        siblings: Prompts of the same template that the request gives ("sibling_prompts"), where it does.
+        retain: Texts that must not change, given with the request ("retain_texts").
     """
 
     index: int
@@ -31,6 +34,8 @@ class Secret:
     subject: str | None
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
+    siblings: tuple[str, ...] = ()
+    retain: tuple[str, ...] = ()
 
     def context(self, position: int) -> tuple[int, ...]:
         """Returns the tokens in front of the target's token at `position`."""
@@ -38,7 +43,11 @@ class Secret:
 
 
 def read_requests(
-    requests: Sequence[Mapping[str, Any]], tok: Any, *, context_length: int | None = None
+    requests: Sequence[Mapping[str, Any]],
+    tok: Any,
+    *,
+    context_length: int | None = None,
+    max_prompt_length: int = 0,
 ) -> list[Secret]:
     """Turns the host's requests into secrets.
 
@@ -48,6 +57,7 @@ def read_requests(
         requests: The host's request dictionaries.
         tok: The model's tokenizer.
         context_length: The most tokens the model takes, if known.
+        max_prompt_length: Longer prompts are cut at their beginning, a BOS token stays; 0 cuts none.
 
     Raises:
         InputError: Naming the request and its field.
@@ -56,7 +66,7 @@ def read_requests(
         raise InputError('requests must be a list of dictionaries with "prompt" and "target_new" or "ground_truth".')
     if not requests:
         raise InputError("requests is empty; give at least one prompt with the text to forget.")
-    return [_read(index, request, tok, context_length) for index, request in enumerate(requests)]
+    return [_read(index, request, tok, context_length, max_prompt_length) for index, request in enumerate(requests)]
 
 
 def forgotten_text(request: Mapping[str, Any]) -> str | None:
@@ -104,7 +114,18 @@ def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, 
     return tuple(ids[:start]), tuple(i for i, own in zip(ids[start:], belongs[start:], strict=True) if own)
 
 
-def _read(index: int, request: Mapping[str, Any], tok: Any, context_length: int | None) -> Secret:
+def perturbed(prompt: str, seed: int, inserted: int = 10, characters: str = " ") -> str:
+    """Inserts random characters at random places of a prompt, and one at its end (the perturbation attack's prompt)."""
+    generator = random.Random(f"{seed} {prompt}")
+    for _ in range(inserted):
+        place = generator.randrange(len(prompt) + 1)
+        prompt = prompt[:place] + generator.choice(characters) + prompt[place:]
+    return prompt + generator.choice(characters)
+
+
+def _read(
+    index: int, request: Mapping[str, Any], tok: Any, context_length: int | None, max_prompt_length: int
+) -> Secret:
     if not isinstance(request, Mapping):
         raise InputError(f"Request {index} is a {type(request).__name__}; it must be a dictionary.")
     prompt = request.get("prompt")
@@ -123,10 +144,21 @@ def _read(index: int, request: Mapping[str, Any], tok: Any, context_length: int 
         raise InputError(
             f'Request {index}: "prompt" has no token of its own before the text to forget; make it longer.'
         )
+    if max_prompt_length and len(prompt_ids) > max_prompt_length:
+        start = prompt_ids[:1] if prompt_ids[0] == tok.bos_token_id else ()
+        prompt_ids = start + prompt_ids[len(prompt_ids) - max_prompt_length + len(start) :]
     length = len(prompt_ids) + len(target_ids)
     if context_length is not None and length > context_length:
         raise InputError(
             f'Request {index}: "prompt" and the text to forget take {length} tokens, but the model reads '
             f"{context_length}; shorten the prompt."
         )
-    return Secret(index, prompt, target, subject, prompt_ids, target_ids)
+    siblings, retain = (_texts(index, request, key) for key in ("sibling_prompts", "retain_texts"))
+    return Secret(index, prompt, target, subject, prompt_ids, target_ids, siblings, retain)
+
+
+def _texts(index: int, request: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    given = request.get(key) or ()
+    if isinstance(given, str) or not all(isinstance(text, str) and text.strip() for text in given):
+        raise InputError(f'Request {index}: "{key}" must be a list of texts.')
+    return tuple(given)

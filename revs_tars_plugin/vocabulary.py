@@ -1,4 +1,4 @@
-"""Vocabulary: hidden space <-> logits, ranks, and the direction along which one token is demoted.
+"""Vocabulary: hidden space <-> logits, ranks, and the direction along which a token is demoted.
 
 With the head `W` (V x d) and the gain `g` of the final RMSNorm, lowering one logit of a projected vector and projecting
 it back with the pseudo-inverse moves the vector along one fixed direction, because
@@ -7,6 +7,7 @@ it back with the pseudo-inverse moves the vector along one fixed direction, beca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .norms import NormGeometry, probe_norm
-from .rank_steps import ranks, smallest_steps
+from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection
 
 # Rows of the head that are widened to float64 (or multiplied) at once: bounds the extra memory.
 _SLICE = 16384
@@ -23,25 +24,29 @@ _CACHE_ATTRIBUTE = "_revs_tars_gram_factor"
 
 
 @dataclass(frozen=True)
-class Demotion:
-    """How to push one token down.
+class Demotions:
+    """How to push tokens down, one row a token.
 
     Attributes:
-        token: Its id.
-        direction: `q`, what one unit of step takes off a vector of the residual space, shape (d,), float32.
-        response: `h`, what one unit of step takes off every logit, shape (V,), float32.
+        tokens: Their ids, shape (n,).
+        directions: `q`, what one unit of step takes off a vector of the residual space, shape (n, d), float32.
+        responses: `h`, what one unit of step takes off every logit (before the norm divides), shape (n, V), float32.
     """
 
-    token: int
-    direction: Float[Tensor, " d"]
-    response: Float[Tensor, " vocabulary"]
+    tokens: Int[Tensor, " n"]
+    directions: Float[Tensor, "n d"]
+    responses: Float[Tensor, "n vocabulary"]
+
+    def at(self, rows: Sequence[int]) -> Demotions:
+        """Returns some of the rows; one row may be asked for many times."""
+        if list(rows) == list(range(len(self.tokens))):
+            return self
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        return Demotions(self.tokens[index], self.directions[index], self.responses[index])
 
 
 class Vocabulary:
-    """The logit lens of one model: final norm and head, seen from the residual space.
-
-    Logits are relative: they lack the positive scale that RMSNorm divides by, which changes no rank.
-    """
+    """The logit lens of one model: final norm and head, seen from the residual space."""
 
     def __init__(self, head: nn.Module, head_name: str, norm: nn.Module, norm_name: str) -> None:
         """Reads gain and head; the Gram factor is made when first needed and kept on the head module.
@@ -52,16 +57,9 @@ class Vocabulary:
         weight = getattr(head, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             raise InputError(f'lm_head_module "{head_name}" is a {type(head).__name__} without a V x d weight matrix.')
-        if getattr(head, "bias", None) is not None:
-            raise InputError(f'lm_head_module "{head_name}" has a bias, which the exact rank step does not cover yet.')
         if not bool(weight.isfinite().all()):
             raise InputError(f'The head "{head_name}" holds NaN or Inf; load the model again before editing it.')
         self.norm: NormGeometry = probe_norm(norm, norm_name)
-        if not self.norm.keeps_ranks_under_scaling:
-            raise InputError(
-                f'ln_f_module "{norm_name}" is a LayerNorm; the exact rank step covers RMSNorm models (Llama, Mistral, '
-                "Qwen, ...) so far."
-            )
         if self.norm.gain.numel() != weight.shape[1]:
             raise InputError(
                 f'lm_head_module "{head_name}" reads vectors of {weight.shape[1]}, but the final norm "{norm_name}" '
@@ -69,6 +67,7 @@ class Vocabulary:
             )
         self._head = head
         self._weight = weight.detach()
+        self._offsets = self._fixed_logits(getattr(head, "bias", None))
 
     @property
     def size(self) -> int:
@@ -81,28 +80,94 @@ class Vocabulary:
         return self._weight.shape[1]
 
     def logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
-        """Reads vectors of the residual space through final norm and head, up to a positive scale, in float32."""
-        scaled = hidden.to(self._weight.device, torch.float32) * self.norm.gain.to(self._weight.device)
-        return torch.cat([scaled @ part.float().T for part in torch.split(self._weight, _SLICE)], dim=-1)
+        """Reads vectors of the residual space through final norm and head, float32.
 
-    def ranks(self, hidden: Float[Tensor, "n d"], token: int) -> Int[Tensor, " n"]:
-        """Returns the target's logit-lens rank for each vector; 0 is the most likely token."""
-        return ranks(self.logits(hidden), token)
+        Where the norm only divides by a positive number (RMSNorm, no bias) that number is left out, which changes no
+        rank. Otherwise these are the full logits.
+        """
+        numerators = self._numerators(hidden)
+        if self._offsets is None:
+            return numerators
+        return numerators / self.scale(hidden.to(numerators.device))[:, None] + self._offsets
 
-    def demotion(self, token: int) -> Demotion:
-        """Solves for the direction that lowers the logit of one token (REVS, section 3: edit and project back)."""
-        row = self._weight[token].double()
-        projected = torch.cholesky_solve(row[:, None], self._gram_factor())[:, 0]
+    def ranks(self, hidden: Float[Tensor, "n d"], tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Returns each target's logit-lens rank in its own vector; 0 is the most likely token."""
+        logits = self.logits(hidden)
+        return ranks(logits, tokens.to(logits.device))
+
+    def demotions(self, tokens: Int[Tensor, " n"]) -> Demotions:
+        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back)."""
+        tokens = tokens.to(self._weight.device)
+        projected = torch.cholesky_solve(self._weight[tokens].double().T, self._gram_factor()).T
         gain = self.norm.gain.to(projected.device).double()
         # A coordinate that the norm switches off cannot reach any logit, so there the inverse is zero.
-        direction = torch.where(gain == 0, 0.0, projected / torch.where(gain == 0, 1.0, gain)).float()
-        return Demotion(token=token, direction=direction, response=self.logits(direction[None])[0])
+        directions = torch.where(gain == 0, 0.0, projected / torch.where(gain == 0, 1.0, gain)).float()
+        return Demotions(tokens=tokens, directions=directions, responses=self._numerators(directions))
 
     def steps_to_rank(
-        self, logits: Float[Tensor, "n vocabulary"], demotion: Demotion, rank: int
+        self,
+        hidden: Float[Tensor, "n d"],
+        demotions: Demotions,
+        rank: int,
+        logits: Float[Tensor, "n vocabulary"] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Returns the smallest step along the demotion direction that gives each row the rank; see `smallest_steps`."""
-        return smallest_steps(logits, demotion.response, demotion.token, rank)
+        """Returns for each row the smallest step along its demotion direction that gives its token the rank.
+
+        Args:
+            hidden: The vectors.
+            demotions: One row for each vector.
+            rank: The asked rank.
+            logits: What `logits(hidden)` gave, if known already.
+
+        Returns:
+            Steps in float64; infinity where no step reaches the rank.
+        """
+        logits = self.logits(hidden) if logits is None else logits
+        if self._offsets is None:
+            return smallest_steps(logits, demotions.responses, demotions.tokens, rank)
+        return self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
+
+    def _steps_with_offsets(self, hidden: Tensor, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
+        """A norm that shifts as well as divides: logits are (line in s) / scale(s) + constant."""
+        numerators, responses = self._numerators(hidden).double(), demotions.responses.double()
+        offsets = self._offsets.double()  # type: ignore[union-attr]
+        vectors, directions = self._centred(hidden.double()), self._centred(demotions.directions.double())
+        squares = [
+            (a * b).mean(dim=-1) for a, b in ((vectors, vectors), (vectors, directions), (directions, directions))
+        ]
+        tokens = demotions.tokens
+
+        def ranks_at(steps: Tensor) -> Tensor:
+            variance = squares[0] - 2 * steps * squares[1] + steps**2 * squares[2]
+            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt()
+            return ranks((numerators - steps[:, None] * responses) / scale[:, None] + offsets, tokens)
+
+        typical = (squares[0] / squares[2].clamp_min(1e-30)).sqrt()
+        return smallest_steps_by_bisection(ranks_at, typical.clamp_min(1e-6), rank)
+
+    @property
+    def has_offsets(self) -> bool:
+        """Whether something is added to the logits whatever the vector, so that its length matters to ranks."""
+        return self._offsets is not None
+
+    def _centred(self, vectors: Tensor) -> Tensor:
+        return vectors - vectors.mean(dim=-1, keepdim=True) if self.norm.centres else vectors
+
+    def scale(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Returns what the norm divides each vector by."""
+        return (self._centred(hidden.float()).square().mean(dim=-1) + self.norm.epsilon).sqrt()
+
+    def _numerators(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
+        scaled = self._centred(hidden.to(self._weight.device, torch.float32)) * self.norm.gain.to(self._weight.device)
+        return torch.cat([scaled @ part.float().T for part in torch.split(self._weight, _SLICE)], dim=-1)
+
+    def _fixed_logits(self, head_bias: Tensor | None) -> Float[Tensor, " vocabulary"] | None:
+        """What every vector gets whatever its direction: the norm's bias through the head, and the head's own."""
+        bias = self.norm.bias.to(self._weight.device)
+        if not bool(bias.any()) and (head_bias is None or not bool(head_bias.any())):
+            return None
+        fixed = torch.cat([part.float() @ bias for part in torch.split(self._weight, _SLICE)])
+        return fixed if head_bias is None else fixed + head_bias.detach().float().to(fixed.device)
 
     @torch.no_grad()
     def _gram_factor(self) -> Float[Tensor, "d d"]:

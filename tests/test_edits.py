@@ -5,8 +5,9 @@ import torch
 from helpers import assert_same_bits, snapshot
 from transformers.pytorch_utils import Conv1D
 
-from revs_tars_plugin.edits import OriginalWeights, TrialEdits
+from revs_tars_plugin.edits import OriginalWeights
 from revs_tars_plugin.errors import EditConflictError
+from revs_tars_plugin.trial_edits import TrialEdits
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 
@@ -40,11 +41,11 @@ def test_a_trial_that_breaks_off_puts_everything_back(model, error):
 
 
 def test_a_second_interrupt_waits_until_everything_is_back(model, monkeypatch):
-    import revs_tars_plugin.edits as module
+    import revs_tars_plugin.trial_edits as module
 
     before = snapshot(model)
     weight = model.get_parameter(NAME)
-    write, calls = module._write_neurons, []
+    write, calls = module.write_neurons, []
 
     def interrupted_once(*args):
         calls.append(args)
@@ -54,7 +55,7 @@ def test_a_second_interrupt_waits_until_everything_is_back(model, monkeypatch):
 
     trial = TrialEdits()
     trial.write_neurons(NAME, weight, 1, torch.tensor([4]), torch.ones(1, 32))
-    monkeypatch.setattr(module, "_write_neurons", interrupted_once)
+    monkeypatch.setattr(module, "write_neurons", interrupted_once)
     with pytest.raises(KeyboardInterrupt):
         trial.__exit__(None, None, None)
     assert_same_bits(model, before)
@@ -122,12 +123,12 @@ def test_overlapping_edits_are_undone_last_first(model):
 
 
 def test_an_edit_that_breaks_off_while_being_applied_is_rolled_back(model, monkeypatch):
-    import revs_tars_plugin.edits as module
+    import revs_tars_plugin.weight_edits as module
 
     first = an_edit(model, name="model.layers.0.mlp.down_proj.weight")
     both = type(first)("TEST", first.edits + an_edit(model).edits)
     before = snapshot(model)
-    write, calls = module._write_neurons, []
+    write, calls = module.write_neurons, []
 
     def breaks_at_the_second(*args):
         calls.append(args)
@@ -135,7 +136,7 @@ def test_an_edit_that_breaks_off_while_being_applied_is_rolled_back(model, monke
             raise KeyboardInterrupt
         write(*args)
 
-    monkeypatch.setattr(module, "_write_neurons", breaks_at_the_second)
+    monkeypatch.setattr(module, "write_neurons", breaks_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         both.apply(model)
     assert_same_bits(model, before)

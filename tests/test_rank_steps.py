@@ -3,7 +3,19 @@
 import pytest
 import torch
 
-from revs_tars_plugin.rank_steps import ranks, smallest_steps
+from revs_tars_plugin import rank_steps
+from revs_tars_plugin.rank_steps import smallest_steps_by_bisection
+
+
+def ranks(logits, token):
+    """All rows ask for the same token."""
+    return rank_steps.ranks(logits, torch.full((len(logits),), token))
+
+
+def smallest_steps(logits, response, token, rank):
+    """All rows ask for the same token."""
+    tokens = torch.full((len(logits),), token)
+    return rank_steps.smallest_steps(logits, response.expand_as(logits), tokens, rank)
 
 
 def rank_at(logits, response, token, step):
@@ -75,3 +87,27 @@ def test_tokens_that_move_with_the_target_never_overtake_it():
     # Only token 2 can overtake token 0; token 3 stands above it for good, token 1 below it.
     assert float(smallest_steps(logits, response, 0, 2)) == pytest.approx(2.0)
     assert float(smallest_steps(logits, response, 0, 3)) == float("inf")
+
+
+def test_each_row_has_its_own_token_and_response():
+    logits, _, _ = random_case(3, losing=False)
+    responses = torch.randn(7, 300, generator=torch.Generator().manual_seed(9)) * 0.1
+    tokens = torch.arange(7) * 11
+    responses[torch.arange(7), tokens] = 1.0
+    together = rank_steps.smallest_steps(logits, responses, tokens, 40)
+    for row in range(7):
+        alone = smallest_steps(logits[row : row + 1], responses[row], int(tokens[row]), 40)
+        assert float(together[row]) == float(alone)
+
+
+def test_bisection_finds_the_same_steps_where_lines_are_straight():
+    logits, response, token = random_case(1, losing=False)
+    tokens = torch.full((7,), token)
+
+    def ranks_at(steps):
+        return rank_steps.ranks(logits.double() - steps[:, None] * response.double(), tokens)
+
+    for rank in (5, 120):
+        found = smallest_steps_by_bisection(ranks_at, torch.full((7,), 0.01).double(), rank)
+        torch.testing.assert_close(found, smallest_steps(logits, response, token, rank), rtol=1e-6, atol=1e-9)
+    assert smallest_steps_by_bisection(ranks_at, torch.ones(7).double(), 300).isinf().all()

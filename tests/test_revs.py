@@ -7,11 +7,20 @@ import torch
 from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import apply_revs_to_model, execute_revs
-from revs_tars_plugin.decoder import Decoder
+from revs_tars_plugin.decoder import Decoder, next_token_logits
 from revs_tars_plugin.requests import read_requests
-from revs_tars_plugin.revs import revs_main
-from revs_tars_plugin.revs.neurons import _share, choose_neurons, needed_step
+from revs_tars_plugin.revs.neuron_selection import select_neurons
+from revs_tars_plugin.revs.neuron_steps import (
+    _share_at_bottom,
+    _share_beyond,
+    exact_steps,
+    iterative_steps,
+    needed_step,
+    steps_of_neurons,
+)
+from revs_tars_plugin.revs.sequential import demote
 from revs_tars_plugin.revs.token_selection import select_positions
+from revs_tars_plugin.trial_edits import TrialEdits
 
 
 def rank_and_probability(model, context, token):
@@ -117,64 +126,177 @@ def test_the_forward_pass_sees_the_edit_as_the_edited_model_does(model, tok, req
     decoder = Decoder(model, hparams)
     secret = read_requests(requests_, tok)[0]
     margins = hparams.ranks(decoder.vocabulary.size)
-    target = revs_main._Target(secret, 0)
-    seen = []
-
-    original = decoder.forward_through_layers
+    seen, original = [], decoder.forward_through_layers
     decoder.forward_through_layers = lambda ids, visit: seen.append(original(ids, visit)) or seen[-1]
-    with revs_main.TrialEdits() as trial:
-        revs_main._demote(decoder, target, margins, hparams, trial)
-        real = decoder.next_token_logits([target.context])[0]
+    with TrialEdits() as trial:
+        demote(decoder, secret.context(0), secret.target_ids[0], margins, hparams, torch.Generator(), trial)
+        real = next_token_logits(model, [secret.context(0)])
     torch.testing.assert_close(seen[0], real, rtol=1e-4, atol=1e-4)
+
+
+def last_layer(model, tok, requests_, hparams):
+    """What the last layer computes for the first token of the first secret."""
+    decoder = Decoder(model, hparams)
+    secret = read_requests(requests_, tok)[0]
+    demotion = decoder.vocabulary.demotions(torch.tensor(secret.target_ids[:1]))
+    states = {}
+    decoder.forward_through_layers([secret.context(0)], states.__setitem__)
+    return decoder, demotion, states[2]
 
 
 def test_one_layer_moves_exactly_as_far_as_its_rank_needs(model, tok, requests_):
     hparams = tiny_settings(mlp_bottom_rank=0)
-    decoder = Decoder(model, hparams)
+    decoder, demotion, state = last_layer(model, tok, requests_, hparams)
     margins = hparams.ranks(decoder.vocabulary.size)
-    secret = read_requests(requests_, tok)[0]
-    demotion = decoder.vocabulary.demotion(secret.target_ids[0])
-    states = {}
-    decoder.forward_through_layers(secret.context(0), states.__setitem__)
-    state = states[2]
-    residual, output = state.residual[0, -1], state.ff2_output[0, -1]
-    needed = needed_step(decoder.vocabulary, demotion, residual, output, margins)
-    chosen = choose_neurons(
-        decoder.ff2[2],
-        state.ff2_input[0, -1],
+    residual, activation = state.residual[0, -1], state.ff2_input[0, -1]
+    needed = needed_step(decoder.vocabulary, demotion, residual, state.ff2_output[0, -1], margins)
+    neurons = select_neurons(decoder.ff2[2], activation, decoder.vocabulary, demotion, hparams)
+    vectors = decoder.ff2[2].neurons(neurons)
+    chosen = steps_of_neurons(
         decoder.vocabulary,
         demotion,
+        neurons,
+        vectors,
+        activation[neurons],
         margins,
         needed=needed,
-        n_candidates=40,
-        n_neurons=20,
+        solver=exact_steps,
     )
     assert chosen.demotion == pytest.approx(needed)
-    activation = state.ff2_input[0, -1, chosen.indices]
     # Each neuron's step has the sign of its activation, so that all of them demote.
-    assert (activation * chosen.steps > 0).all()
-    moved = float((activation.double() * chosen.steps.double()).sum())
+    assert (activation[chosen.indices] * chosen.steps > 0).all()
+    moved = float((activation[chosen.indices].double() * chosen.steps.double()).sum())
     for share, reached in ((1.001, True), (0.999, False)):
-        vector = residual - share * moved * demotion.direction
-        assert (int(decoder.vocabulary.ranks(vector[None], demotion.token)) >= margins.residual_bottom_rank) is reached
+        vector = residual - share * moved * demotion.directions[0]
+        rank = int(decoder.vocabulary.ranks(vector[None], demotion.tokens))
+        assert (rank >= margins.residual_bottom_rank) is reached
+
+
+def test_the_published_search_ends_in_the_same_margin_as_the_exact_step(model, tok, requests_, hparams):
+    decoder, demotion, _ = last_layer(model, tok, requests_, hparams)
+    vectors = torch.randn(40, 32, generator=torch.Generator().manual_seed(3))
+    bottom, top = 100, 160
+    above = decoder.vocabulary.ranks(vectors, demotion.tokens.expand(40)) < bottom
+    vectors, many = vectors[above], demotion.at([0] * int(above.sum()))
+    assert len(vectors) > 10
+    exact = exact_steps(decoder.vocabulary, vectors, many, bottom, top)
+    searched = iterative_steps(decoder.vocabulary, vectors, many, bottom, top)
+    for steps in (exact, searched):
+        # In float32 the exact step lies on the edge; a ten-thousandth more is safely inside.
+        past = steps[:, None].float() * (1 + 1e-4)
+        ranks = decoder.vocabulary.ranks(vectors - past * many.directions, many.tokens)
+        assert ((ranks >= bottom) & (ranks <= top)).all()
+    assert (searched >= exact * (1 - 1e-6)).all()
+
+
+@pytest.mark.parametrize("solver", ["exact", "iterative"])
+@pytest.mark.parametrize("score", ["hybrid", "rank", "activation", "gradient", "random"])
+@pytest.mark.parametrize("filter_", ["top_40", "positive", "none"])
+def test_every_published_choice_reaches_its_rank(model, tok, requests_, solver, score, filter_):
+    before = snapshot(model)
+    grads = [parameter.grad for parameter in model.parameters()]
+    hparams = tiny_settings(solver=solver, neuron_score=score, act_filter=filter_, max_tokens=1)
+    edits = execute_revs(model, tok, requests_, hparams)
+    assert all(outcome.reached and outcome.rank_before < outcome.asked_rank for outcome in edits.outcomes)
+    assert_same_bits(model, before)
+    assert [parameter.grad for parameter in model.parameters()] == grads
+
+
+def test_neuron_scores_order_as_they_say(model, tok, requests_):
+    decoder, demotion, state = last_layer(model, tok, requests_, tiny_settings())
+    ff2, activation, vocabulary = decoder.ff2[2], state.ff2_input[0, -1], decoder.vocabulary
+
+    def select(**changes):
+        gradient = torch.linspace(-1, 1, 64)
+        settings = tiny_settings(n_neurons=20, **changes)
+        return select_neurons(
+            ff2, activation, vocabulary, demotion, settings, gradient=gradient, generator=torch.Generator()
+        )
+
+    strongest = activation.abs().argsort(descending=True)
+    assert select(neuron_score="activation", act_filter="none").tolist() == strongest[:20].tolist()
+    contributions = ff2.neurons(torch.arange(64)) * activation.sign()[:, None]
+    ranks = vocabulary.ranks(contributions, demotion.tokens.expand(64))
+    assert select(neuron_score="rank").tolist() == ranks.argsort(stable=True)[:20].tolist()
+    hybrid = select(neuron_score="hybrid", act_filter="top_25")
+    assert set(hybrid.tolist()) <= set(strongest[:25].tolist())
+    assert ranks[hybrid].tolist() == sorted(ranks[hybrid].tolist())
+    by_gradient = select(neuron_score="gradient", act_filter="none")
+    effect = torch.linspace(-1, 1, 64) * activation
+    assert by_gradient.tolist() == effect.argsort(descending=True)[:20].tolist()
+    assert (activation[select(neuron_score="random", act_filter="positive")] > 0).all()
+
+
+def test_gradients_are_those_of_finite_differences(model, tok, requests_, hparams):
+    from revs_tars_plugin.revs.gradients import activation_gradients
+
+    decoder = Decoder(model, hparams)
+    secret = read_requests(requests_, tok)[0]
+    context, token = secret.context(0), secret.target_ids[0]
+    found = activation_gradients(decoder, context, token)
+    for layer, neuron in ((0, 3), (2, 40)):
+        values = []
+        for shift in (1e-2, -1e-2):
+
+            def moved(_module, args, shift=shift, neuron=neuron):
+                inputs = args[0].clone()
+                inputs[0, -1, neuron] += shift
+                return (inputs,)
+
+            handle = decoder.ff2[layer].module.register_forward_pre_hook(moved)
+            with torch.no_grad():
+                values.append(float(model(torch.tensor([context])).logits[0, -1].log_softmax(-1)[token]))
+            handle.remove()
+        assert float(found[layer][neuron]) == pytest.approx((values[0] - values[1]) / 2e-2, rel=3e-2, abs=1e-5)
 
 
 def test_neurons_share_what_is_needed_in_order():
     bottom, top = torch.tensor([1.0, 2.0, torch.inf, 3.0]).double(), torch.tensor([2.0, 4.0, torch.inf, 3.0]).double()
     strength = torch.tensor([1.0, 0.5, 1.0, 2.0]).double()
-    assert _share(0.5, bottom, top, strength).tolist() == [0.5, 0, 0, 0]
-    assert _share(1.5, bottom, top, strength).tolist() == [1, 1, 0, 0]
-    assert _share(8.0, bottom, top, strength).tolist() == [1, 2, 0, 3]
-    assert _share(9.0, bottom, top, strength).tolist() == [1.5, 3, 0, 3]
-    assert _share(99.0, bottom, top, strength).tolist() == [2, 4, 0, 3]
+    assert _share_at_bottom(0.5, bottom, strength).tolist() == [0.5, 0, 0, 0]
+    assert _share_at_bottom(1.5, bottom, strength).tolist() == [1, 1, 0, 0]
+    assert _share_at_bottom(8.0, bottom, strength).tolist() == [1, 2, 0, 3]
+    assert _share_at_bottom(9.0, bottom, strength) is None
+    assert _share_beyond(9.0, bottom, top, strength).tolist() == [1.5, 3, 0, 3]
+    assert _share_beyond(99.0, bottom, top, strength).tolist() == [2, 4, 0, 3]
+
+
+def positions(secret, tok, hparams, surprise=None):
+    return select_positions(secret, tok, hparams, torch.Generator().manual_seed(0), surprise)
 
 
 def test_the_rarest_tokens_are_chosen_in_the_order_of_the_text(tok):
     secret = read_requests([{"prompt": "w1", "target_new": "w90 w3 w150 w120"}], tok)[0]
-    assert select_positions(secret, tok, tiny_settings(max_tokens=2)) == [2, 3]
-    assert select_positions(secret, tok, tiny_settings(max_tokens=9)) == [0, 1, 2, 3]
-    assert select_positions(secret, tok, tiny_settings(skip_tokens=["w150"])) == [0, 3]
-    assert select_positions(secret, tok, tiny_settings(stop_tokens=["w150"])) == [0, 1]
+    assert positions(secret, tok, tiny_settings(max_tokens=2)) == [2, 3]
+    assert positions(secret, tok, tiny_settings(max_tokens=9)) == [0, 1, 2, 3]
+    assert positions(secret, tok, tiny_settings(skip_tokens=["w150"])) == [0, 3]
+    assert positions(secret, tok, tiny_settings(stop_tokens=["w150"])) == [0, 1]
+
+
+def test_other_choices_of_tokens(tok):
+    secret = read_requests([{"prompt": "w1", "target_new": "w90 w3 w150 w120"}], tok)[0]
+
+    def chosen(method, surprise=None, count=1):
+        return positions(secret, tok, tiny_settings(token_method=method, max_tokens=count), surprise)
+
+    assert chosen("first", count=2) == [0, 1]
+    assert chosen("frequent", count=2) == [0, 1]
+    assert chosen("frequent") == [1]
+    assert len(chosen("random", count=3)) == 3
+    assert chosen("specific", [-1.0, -9.0, -2.0, -3.0]) == [1]
+    # Without siblings to ask, the rarest.
+    assert chosen("specific") == chosen("rarest") == [2]
+    # Given away by what comes before, and not the beginning itself; the rarest of those.
+    assert chosen("chained", [0.0, -0.1, -3.0, -0.1]) == [3]
+    assert chosen("chained", [-5.0, -5.0, -5.0, -5.0]) == [2]
+
+
+def test_long_prompts_are_cut_at_their_beginning(model, tok, requests_):
+    prompt = "w9 " * 20 + requests_[0]["prompt"]
+    whole, cut = (read_requests([{"prompt": prompt, "target_new": "w5"}], tok, max_prompt_length=n)[0] for n in (0, 3))
+    assert len(whole.prompt_ids) == 23
+    assert cut.prompt_ids == whole.prompt_ids[-3:]
+    execute_revs(model, tok, [{"prompt": prompt, "target_new": "w5"}], tiny_settings(max_prompt_length=3))
 
 
 def test_the_hosts_signature(model, tok, requests_, hparams):

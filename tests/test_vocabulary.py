@@ -25,10 +25,12 @@ def test_the_direction_is_what_projecting_back_does(model):
     vocabulary = vocabulary_of(model)
     head, gain = model.lm_head.weight.detach().double(), model.model.norm.weight.detach().double()
     vector = torch.randn(32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    demotion = vocabulary.demotion(7)
+    demotion = vocabulary.demotions(torch.tensor([7]))
     for lowered_by in (0.3, 12.0):
         expected = published_edit(vector, head, gain, 7, lowered_by)
-        torch.testing.assert_close(vector - lowered_by * demotion.direction.double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            vector - lowered_by * demotion.directions[0].double(), expected, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_the_exact_step_agrees_with_a_slow_search_of_the_published_edit(model):
@@ -41,7 +43,7 @@ def test_the_exact_step_agrees_with_a_slow_search_of_the_published_edit(model):
             logits = head @ (gain * published_edit(vector.double(), head, gain, token, lowered_by))
             return int((logits > logits[token]).sum())
 
-        steps = vocabulary.steps_to_rank(vocabulary.logits(vectors), vocabulary.demotion(token), rank)
+        steps = vocabulary.steps_to_rank(vectors, vocabulary.demotions(torch.full((4,), token)), rank)
         for vector, step in zip(vectors, steps.tolist(), strict=True):
             if rank_of(vector, 0.0) >= rank:
                 assert step == 0
@@ -64,33 +66,67 @@ def test_ranks_are_those_of_the_model_itself(model, tok):
         logits = model(ids).logits[0, -1]
         handle.remove()
     for token in (0, 5, 77):
-        assert int(vocabulary.ranks(hidden[0][0, -1:], token)) == int((logits > logits[token]).sum())
+        assert int(vocabulary.ranks(hidden[0][0, -1:], torch.tensor([token]))) == int((logits > logits[token]).sum())
 
 
 def test_the_gram_factor_is_kept_until_the_head_changes(model):
     vocabulary = vocabulary_of(model)
-    first = vocabulary.demotion(5).direction
+    five = torch.tensor([5])
+    first = vocabulary.demotions(five).directions
     factor = vocabulary._gram_factor()
     assert vocabulary_of(model)._gram_factor() is factor
     with torch.no_grad():
         model.lm_head.weight.mul_(2.0)
     assert vocabulary_of(model)._gram_factor() is not factor
-    torch.testing.assert_close(vocabulary_of(model).demotion(5).direction, first / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vocabulary_of(model).demotions(five).directions, first / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_fewer_tokens_than_dimensions_still_has_a_direction():
     norm = nn.RMSNorm(32)
     vocabulary = Vocabulary(nn.Linear(32, 20, bias=False), "lm_head", norm, "norm")
-    response = vocabulary.demotion(3).response
+    response = vocabulary.demotions(torch.tensor([3])).responses[0]
     assert response[3] == pytest.approx(1.0, abs=1e-3)
     assert response[torch.arange(20) != 3].abs().max() < 1e-3
+
+
+def filled(module, generator):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+@pytest.mark.parametrize("norm_class", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("rank", [5, 30])
+def test_layer_norm_and_biases_against_a_slow_search_in_float64(norm_class, rank):
+    """GPT-2 and GPT-J: the norm centres, shifts, and the head may have a bias, so the logits are no straight lines."""
+    generator = torch.Generator().manual_seed(4)
+    head, norm = filled(nn.Linear(32, 60), generator), filled(norm_class(32), generator)
+    vocabulary = Vocabulary(head, "lm_head", norm, "norm")
+    assert vocabulary.has_offsets
+    vectors, tokens = torch.randn(6, 32, generator=generator), torch.arange(6) * 7
+    exact_head, exact_norm = head.double(), norm.double()
+
+    def slow_rank(vector, token):
+        logits = exact_head(exact_norm(vector)).detach()
+        return int((logits > logits[token]).sum())
+
+    demotions = vocabulary.demotions(tokens)
+    steps = vocabulary.steps_to_rank(vectors, demotions, rank)
+    for row in range(6):
+        vector, direction = vectors[row].double(), demotions.directions[row].double()
+        assert int(vocabulary.ranks(vectors, tokens)[row]) == slow_rank(vector, tokens[row])
+        step = float(steps[row])
+        if step == float("inf"):
+            assert max(slow_rank(vector - s * direction, tokens[row]) for s in torch.logspace(-2, 4, 200)) < rank
+        elif step > 0:
+            assert slow_rank(vector - step * (1 + 1e-4) * direction, tokens[row]) >= rank
+            assert slow_rank(vector - step * (1 - 1e-4) * direction, tokens[row]) < rank
 
 
 @pytest.mark.parametrize(
     ("head", "norm", "message"),
     [
-        (nn.Linear(32, 50), nn.RMSNorm(32), "has a bias"),
-        (nn.Linear(32, 50, bias=False), nn.LayerNorm(32), "LayerNorm"),
         (nn.Linear(16, 50, bias=False), nn.RMSNorm(32), "check both names"),
         (nn.Identity(), nn.RMSNorm(32), "without a V x d weight"),
     ],

@@ -1,15 +1,16 @@
-"""What an edit cost: how far the next-token distributions of unrelated prompts have moved."""
+"""What an edit cost: how far next-token distributions have moved."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..decoder import next_token_logits
+from ..decoder import next_token_logits, selected_logits
 
 
 def next_token_log_probabilities(
@@ -17,10 +18,11 @@ def next_token_log_probabilities(
 ) -> Float[Tensor, "n vocabulary"]:
     """Returns the log-probabilities of every token after each prompt, in nats, float32, on the CPU."""
     sequences = [tok(prompt)["input_ids"] for prompt in prompts]
-    parts = [
-        next_token_logits(model, sequences[start : start + batch_size]).log_softmax(dim=-1).cpu()
-        for start in range(0, len(sequences), batch_size)
-    ]
+    with torch.no_grad():
+        parts = [
+            next_token_logits(model, sequences[start : start + batch_size]).log_softmax(dim=-1).cpu()
+            for start in range(0, len(sequences), batch_size)
+        ]
     return torch.cat(parts)
 
 
@@ -29,3 +31,56 @@ def kl_divergence(
 ) -> Float[Tensor, " n"]:
     """Returns KL(original || edited) in nats for each row of log-probabilities."""
     return (original.exp() * (original - edited)).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class TextIntegrity:
+    """How far a model's next-token distributions on ordinary text moved, over positions.
+
+    Attributes:
+        kl_median: Median of KL(original || edited), nats.
+        kl_mean: Its mean.
+        top1_agreement: Share of positions with the same most likely token.
+        perplexity_before: Of the original on the text.
+        perplexity_after: Of the edited model.
+    """
+
+    kl_median: float
+    kl_mean: float
+    top1_agreement: float
+    perplexity_before: float
+    perplexity_after: float
+
+
+class OrdinaryText:
+    """Chunks of text with the distributions of the unedited model, to compare edited ones with."""
+
+    def __init__(self, model: nn.Module, sequences: Sequence[Sequence[int]]) -> None:
+        """Runs the unedited model over the text; its distributions are kept, 4 V bytes a position."""
+        self.sequences = [list(sequence) for sequence in sequences]
+        self._before = [self._log_probabilities(model, sequence) for sequence in self.sequences]
+
+    @staticmethod
+    @torch.no_grad()
+    def _log_probabilities(model: nn.Module, sequence: Sequence[int]) -> Float[Tensor, "positions vocabulary"]:
+        picks = [(0, position) for position in range(len(sequence))]
+        return selected_logits(model, [sequence], picks).log_softmax(dim=-1).cpu()
+
+    def compare(self, model: nn.Module) -> TextIntegrity:
+        """Runs an edited model over the same text."""
+        divergences, same, before_nll, after_nll = [], [], [], []
+        for sequence, kept in zip(self.sequences, self._before, strict=True):
+            before, after = kept, self._log_probabilities(model, sequence)
+            divergences.append(kl_divergence(before, after))
+            same.append(before.argmax(-1) == after.argmax(-1))
+            following = torch.tensor(sequence[1:])[:, None]
+            before_nll.append(-before[:-1].gather(1, following))
+            after_nll.append(-after[:-1].gather(1, following))
+        kl = torch.cat(divergences)
+        return TextIntegrity(
+            kl_median=float(kl.median()),
+            kl_mean=float(kl.mean()),
+            top1_agreement=float(torch.cat(same).float().mean()),
+            perplexity_before=float(torch.cat(before_nll).mean().exp()),
+            perplexity_after=float(torch.cat(after_nll).mean().exp()),
+        )

@@ -10,9 +10,11 @@ from typing import ClassVar
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
 
-TOKEN_METHODS = ("rarest",)
-LOCALIZATIONS = ("neurons",)
-NEURON_SCORES = ("hybrid",)
+TOKEN_METHODS = ("rarest", "first", "frequent", "random", "specific", "chained")
+LOCALIZATIONS = ("neurons", "covariance")
+NEURON_SCORES = ("hybrid", "rank", "activation", "gradient", "random")
+SOLVERS = ("exact", "iterative")
+SCHEDULES = ("joint", "sequential")
 _MARGINS = ("residual", "mlp", "neuron")
 
 
@@ -24,35 +26,77 @@ class REVSHyperParams(UnlearnHyperParams):
 
     Attributes:
         max_tokens: How many tokens of a secret are edited.
-        token_method: Which: `rarest`, those with the highest ids (BPE ids follow merge order).
+        token_method: Which: `rarest` (highest ids; BPE ids follow merge order), `first`, `frequent` (lowest ids),
+            `random`, `specific`, those that the model expects least behind the same prompt with other names, or
+            `chained`, those that the beginning of the secret gives away whatever the prompt.
         skip_tokens: Token texts that are never chosen, compared without surrounding white space ("@", "-").
         stop_tokens: Token texts at which a secret ends: only tokens before the first of them are chosen.
-        localization: Where the update is written: `neurons`, columns of FF2 as in the paper.
-        n_neurons: The most neurons edited in one layer.
-        act_filter: Which neurons are candidates: `top_100`, the hundred most active on the prompt (any number).
-        neuron_score: How candidates are ordered: `hybrid`, by how highly each one's output ranks the target.
+        max_prompt_length: Longer prompts are cut at their beginning, in tokens; 0 cuts none.
+        localization: Where the update is written: `neurons`, columns of FF2 as in the paper, or `covariance`, one
+            rank-one change a layer whose key is that of ROME and MEMIT.
         residual_bottom_rank: The rank asked for in each layer's residual; a layer that has it is left alone.
-        residual_top_rank: No step is made larger than this rank needs.
-        mlp_bottom_rank: The rank asked for in the output of each edited layer's feed-forward block.
-        mlp_top_rank: No step is made larger than this rank needs, unless the residual asks for it.
-        neuron_bottom_rank: The rank that each edited neuron's output gets.
-        neuron_top_rank: How far a neuron may be pushed when `n_neurons` at the bottom rank are too few.
+        residual_top_rank: `neurons`: no step is made larger than this rank needs.
+        n_neurons: `neurons`: the most neurons edited in one layer.
+        act_filter: `neurons`: which are candidates: `top_100`, the hundred most active on the prompt (any number),
+            `positive`, those with a positive activation, or `none`, all.
+        neuron_score: `neurons`: how candidates are ordered: `hybrid`, by how highly each one's output ranks the target;
+            `rank`, the same without the filter; `activation`; `gradient`; `random`.
+        solver: `neurons`: `exact`, or `iterative`, the published search, for comparison.
+        mlp_bottom_rank: `neurons`: the rank asked for in the output of each edited layer's feed-forward block.
+        mlp_top_rank: `neurons`: no step is made larger than this rank needs, unless the residual asks for it.
+        neuron_bottom_rank: `neurons`: the rank that each edited neuron's output gets.
+        neuron_top_rank: `neurons`: how far one may be pushed when `n_neurons` at the bottom rank are too few.
+        schedule: `covariance`: `joint`, all secrets of a call in one batched pass, or `sequential`, one after another.
+        sweeps: `covariance`: how many passes are made at least; later ones repair what later layers moved.
+        ridge_first_layer: `covariance`: what is added to the second moment's diagonal in the model's first layer, as a
+            share of its mean; geometric in between.
+        ridge_last_layer: `covariance`: the same in the last layer.
+        damping_first_layer: `covariance`: rho of the joint solve in the first layer, as a share of each key's length.
+        damping_last_layer: `covariance`: the same in the last layer.
+        mom2_dataset: `covariance`: ordinary text: a file, a Hugging Face data set, or `sampled` from the model itself.
+        mom2_n_samples: `covariance`: how many texts of it.
+        mom2_dtype: `covariance`: part of the name of the host's statistics files.
+        stats_dir: `covariance`: where these files lie.
+        sibling_contexts: `covariance`: behind how many sibling prompts a secret that was begun must not go on either.
+        perturbed_contexts: `covariance`: behind how many variants of its own prompt, with random spaces.
+        siblings: How many sibling prompts are made for each template of the call; 0 makes none.
+        sibling_weight: `covariance`: weight of their second moment beside ordinary text.
+        retain_texts: `covariance`: a file of texts, one a line, that must not change.
+        retain_weight: `covariance`: weight of their second moment.
     """
 
     max_tokens: int = 2
     token_method: str = "rarest"
     skip_tokens: list[str] = field(default_factory=list)
     stop_tokens: list[str] = field(default_factory=list)
+    max_prompt_length: int = 0
     localization: str = "neurons"
+    residual_bottom_rank: float = 0.02
+    residual_top_rank: float = 0.2
     n_neurons: int = 30
     act_filter: str = "top_100"
     neuron_score: str = "hybrid"
-    residual_bottom_rank: float = 0.02
-    residual_top_rank: float = 0.2
+    solver: str = "exact"
     mlp_bottom_rank: float = 0.02
     mlp_top_rank: float = 0.9
     neuron_bottom_rank: float = 0.6
     neuron_top_rank: float = 0.9
+    schedule: str = "joint"
+    sweeps: int = 2
+    ridge_first_layer: float = 0.03
+    ridge_last_layer: float = 0.003
+    damping_first_layer: float = 0.02
+    damping_last_layer: float = 0.0
+    mom2_dataset: str = "sampled"
+    mom2_n_samples: int = 64
+    mom2_dtype: str = "float32"
+    stats_dir: str = "~/.cache/revs-tars-plugin/stats"
+    sibling_contexts: int = 1
+    perturbed_contexts: int = 1
+    siblings: int = 8
+    sibling_weight: float = 1.0
+    retain_texts: str = ""
+    retain_weight: float = 10.0
 
     ALGORITHM: ClassVar[str] = "REVS"
 
@@ -63,17 +107,36 @@ class REVSHyperParams(UnlearnHyperParams):
             ("token_method", TOKEN_METHODS),
             ("localization", LOCALIZATIONS),
             ("neuron_score", NEURON_SCORES),
+            ("solver", SOLVERS),
+            ("schedule", SCHEDULES),
         ):
             value = getattr(self, name)
             if value not in known:
                 raise InputError(
                     f'{name} is "{value}"; it must be one of {", ".join(known)}{did_you_mean(value, known)}'
                 )
-        for name in ("max_tokens", "n_neurons"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if not re.fullmatch(r"top_[1-9][0-9]*", self.act_filter):
-            raise InputError(f'act_filter is "{self.act_filter}"; write "top_" and how many neurons, as in "top_100".')
+        for name, least in (
+            *((name, 1) for name in ("max_tokens", "n_neurons", "sweeps", "mom2_n_samples")),
+            *(
+                (name, 0)
+                for name in (
+                    "max_prompt_length",
+                    "siblings",
+                    "sibling_contexts",
+                    "perturbed_contexts",
+                    "sibling_weight",
+                    "retain_weight",
+                )
+            ),
+            *((f"{kind}_{end}_layer", 0) for kind in ("ridge", "damping") for end in ("first", "last")),
+        ):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if not re.fullmatch(r"top_[1-9][0-9]*|positive|none", self.act_filter):
+            raise InputError(
+                f'act_filter is "{self.act_filter}"; write "top_" and how many neurons, as in "top_100", "positive" or '
+                '"none".'
+            )
         for margin in _MARGINS:
             for end in ("bottom", "top"):
                 name = f"{margin}_{end}_rank"
@@ -85,16 +148,17 @@ class REVSHyperParams(UnlearnHyperParams):
             bottom, top = getattr(self, f"{margin}_bottom_rank"), getattr(self, f"{margin}_top_rank")
             if bottom > top and (bottom < 1) == (top < 1):
                 raise InputError(_crossed(margin, bottom, top))
-        if self.n_neurons > self.n_candidates:
+        if self.n_candidates is not None and self.n_neurons > self.n_candidates:
             raise InputError(
                 f'n_neurons is {self.n_neurons}, but act_filter "{self.act_filter}" lets only {self.n_candidates} '
                 "pass; raise the second or lower the first."
             )
 
     @property
-    def n_candidates(self) -> int:
-        """How many neurons pass the activation filter."""
-        return int(self.act_filter.removeprefix("top_"))
+    def n_candidates(self) -> int | None:
+        """How many neurons pass the activation filter, where it is a number."""
+        number = self.act_filter.removeprefix("top_")
+        return int(number) if number.isdigit() else None
 
     def ranks(self, vocabulary_size: int) -> RankMargins:
         """Turns all margins into absolute ranks for one vocabulary.

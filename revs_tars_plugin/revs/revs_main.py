@@ -12,20 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..decoder import Decoder, LayerState
-from ..edits import EditSet, OriginalWeights, TrialEdits
+from ..decoder import Decoder, next_token_logits
+from ..edits import EditSet, OriginalWeights
 from ..errors import InputError
 from ..rank_steps import ranks
 from ..requests import Secret, read_requests
-from ..vocabulary import Demotion
-from .neurons import choose_neurons, needed_step
+from ..trial_edits import TrialEdits
+from .contexts import other_contexts
+from .covariance import KeyGeometry, demote_jointly
+from .geometry import key_geometry
 from .revs_hparams import RankMargins, REVSHyperParams
-from .token_selection import select_positions
+from .sequential import demote
+from .siblings import make_siblings
+from .token_selection import select_positions, surprises
 
 LOG = logging.getLogger(__name__)
 
-# How often tokens that later edits moved back above their rank are edited again.
+# How often tokens that rounding or another edit left short of their rank are edited again.
 _REPAIRS = 4
+# Targets that are solved together, and measured together: bounds the extra memory.
+_JOINT, _MEASURED = 256, 16
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class TargetOutcome:
         rank_after: Its rank with all edits of the call in place.
         probability_before: Its probability before the edit.
         probability_after: Its probability with all edits of the call in place.
-        layers: How many layers were edited for it.
-        neurons: How many neurons, over all layers.
-        seconds: Time spent on it.
+        layers: How many layers were edited for it, over all passes.
+        neurons: How many neurons; none with `localization: covariance`, which adds one rank-one change a layer.
+        seconds: Time spent on it; where many are solved together, its share.
     """
 
     request: int
@@ -66,10 +72,11 @@ class TargetOutcome:
 
 @dataclass(frozen=True)
 class _Target:
-    """One token to demote, and the context in which it must not come next."""
+    """One token to demote, and the contexts in which it must not come next; the first is measured."""
 
     secret: Secret
     position: int
+    elsewhere: tuple[tuple[int, ...], ...] = ()
 
     @property
     def token(self) -> int:
@@ -78,6 +85,10 @@ class _Target:
     @property
     def context(self) -> tuple[int, ...]:
         return self.secret.context(self.position)
+
+    @property
+    def contexts(self) -> tuple[tuple[int, ...], ...]:
+        return (self.context, *self.elsewhere)
 
 
 def apply_revs_to_model(
@@ -127,7 +138,8 @@ def execute_revs(
         model: A causal language model; its weights are edited while the function runs and put back to the bit, also
             when it fails or is interrupted.
         tok: Its tokenizer.
-        requests: The host's request dictionaries.
+        requests: The host's request dictionaries. With `localization: covariance` they may also name
+            "sibling_prompts" and "retain_texts", lists of texts.
         hparams: The settings.
 
     Returns:
@@ -141,9 +153,20 @@ def execute_revs(
     margins = hparams.ranks(decoder.vocabulary.size)
     if hparams.n_neurons > decoder.ff_width:
         raise InputError(f"n_neurons is {hparams.n_neurons}, but FF2 has only {decoder.ff_width} neurons.")
-    secrets = read_requests(requests, tok, context_length=decoder.context_length)
-    targets = [_Target(secret, position) for secret in secrets for position in select_positions(secret, tok, hparams)]
-    before = _measure(decoder, targets)
+    secrets = read_requests(
+        requests, tok, context_length=decoder.context_length, max_prompt_length=hparams.max_prompt_length
+    )
+    generator = torch.Generator().manual_seed(hparams.seed)
+    by_covariance = hparams.localization == "covariance"
+    by_siblings = hparams.token_method in ("specific", "chained")
+    siblings = make_siblings(secrets, hparams.siblings if by_covariance or by_siblings else 0, hparams.seed)
+    surprise = surprises(model, tok, secrets, siblings) if by_siblings else {}
+    targets = [
+        _Target(secret, position, other_contexts(secret, position, siblings[secret.index], tok, hparams))
+        for secret in secrets
+        for position in select_positions(secret, tok, hparams, generator, surprise.get(secret.index))
+    ]
+    geometry = key_geometry(decoder, tok, secrets, siblings, hparams) if by_covariance else None
     outcomes = [
         TargetOutcome(
             request=target.secret.index,
@@ -158,96 +181,103 @@ def execute_revs(
             neurons=0,
             seconds=0.0,
         )
-        for target, (rank, probability) in zip(targets, before, strict=True)
+        for target, (rank, probability) in zip(targets, _measure(model, targets), strict=True)
     ]
     with TrialEdits() as trial:
-        outcomes = _demote_all(decoder, targets, outcomes, margins, hparams, trial)
+        demoter = _Demoter(decoder, targets, margins, hparams, geometry, generator, trial)
+        outcomes = demoter.demote_all(outcomes)
         edits = trial.collect("REVS", tuple(outcomes))
     _report(outcomes)
     return edits
 
 
-def _demote_all(
-    decoder: Decoder,
-    targets: list[_Target],
-    outcomes: list[TargetOutcome],
-    margins: RankMargins,
-    hparams: REVSHyperParams,
-    trial: TrialEdits,
-) -> list[TargetOutcome]:
-    """Demotes target after target, then again those that rounding or a later edit left short of their rank."""
-    asked = [margins] * len(targets)
-    for round_ in range(1 + _REPAIRS):
-        for index, (target, outcome) in enumerate(zip(targets, outcomes, strict=True)):
-            if round_ and outcome.reached:
+@dataclass
+class _Demoter:
+    """Demotes targets round after round until all have their rank."""
+
+    decoder: Decoder
+    targets: list[_Target]
+    margins: RankMargins
+    hparams: REVSHyperParams
+    geometry: KeyGeometry | None
+    generator: torch.Generator
+    trial: TrialEdits
+
+    def demote_all(self, outcomes: list[TargetOutcome]) -> list[TargetOutcome]:
+        """Demotes all targets, then again those that rounding or another edit left short of their rank."""
+        asked = [self.margins.residual_bottom_rank] * len(self.targets)
+        joint = self.geometry is not None and self.hparams.schedule == "joint"
+        at_least = self.hparams.sweeps if joint else 1
+        for round_ in range(at_least + _REPAIRS):
+            short = [index for index, outcome in enumerate(outcomes) if not outcome.reached]
+            if not short and round_ >= at_least:
+                break
+            if joint:
+                # All again: those that have their rank take part with a step of 0, so that nobody moves them.
+                for start in range(0, len(self.targets), _JOINT):
+                    self._jointly(range(start, min(start + _JOINT, len(self.targets))), asked, outcomes)
+            else:
+                for index in range(len(self.targets)) if round_ == 0 else short:
+                    self._one(index, asked[index], outcomes)
+            if round_ + 1 < at_least:
                 continue
-            start = time.perf_counter()
-            layers, neurons = _demote(decoder, target, asked[index], hparams, trial)
-            outcomes[index] = replace(
-                outcome,
-                layers=outcome.layers + layers,
-                neurons=outcome.neurons + neurons,
-                seconds=outcome.seconds + time.perf_counter() - start,
-            )
-        for index, (rank, probability) in enumerate(_measure(decoder, targets)):
-            outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=probability)
-            short = outcomes[index].asked_rank - rank
-            if short > 0:
-                # The lens and the forward pass differ by rounding; ask for a little more than what was missed.
-                higher = min(asked[index].residual_bottom_rank + 2 * short, decoder.vocabulary.size - 1)
-                asked[index] = replace(asked[index], residual_bottom_rank=higher)
-        if all(outcome.reached for outcome in outcomes):
-            break
-    return outcomes
+            for index, (rank, probability) in enumerate(_measure(self.decoder.model, self.targets)):
+                outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=probability)
+                missing = outcomes[index].asked_rank - rank
+                if missing > 0:
+                    # The lens and the forward pass differ by rounding; ask for a little more than what was missed.
+                    asked[index] = min(asked[index] + 2 * missing, self.decoder.vocabulary.size - 1)
+        return outcomes
 
-
-def _demote(
-    decoder: Decoder, target: _Target, margins: RankMargins, hparams: REVSHyperParams, trial: TrialEdits
-) -> tuple[int, int]:
-    """Edits all layers for one token within one forward pass; returns how many layers and neurons were edited."""
-    vocabulary = decoder.vocabulary
-    demotion: Demotion = vocabulary.demotion(target.token)
-    edited: list[int] = []
-
-    def visit(layer: int, state: LayerState) -> Tensor | None:
-        needed = needed_step(vocabulary, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins)
-        if needed == 0.0:
-            return None
-        ff2 = decoder.ff2[layer]
-        chosen = choose_neurons(
-            ff2,
-            state.ff2_input[0, -1],
-            vocabulary,
-            demotion,
-            margins,
-            needed=needed,
-            n_candidates=hparams.n_candidates,
-            n_neurons=hparams.n_neurons,
+    def _one(self, index: int, asked_rank: int, outcomes: list[TargetOutcome]) -> None:
+        if self.geometry is not None:
+            self._jointly([index], {index: asked_rank}, outcomes)
+            return
+        target, start = self.targets[index], time.perf_counter()
+        margins = replace(self.margins, residual_bottom_rank=asked_rank)
+        layers, neurons = demote(
+            self.decoder, target.context, target.token, margins, self.hparams, self.generator, self.trial
         )
-        if chosen is None:
-            return None
-        old = ff2.neurons(chosen.indices)
-        new = (old.float() - chosen.steps[:, None] * demotion.direction.to(old.device)).to(old.dtype)
-        trial.write_neurons(ff2.weight_name, ff2.weight, ff2.neuron_dim, chosen.indices, new)
-        edited.append(len(chosen.indices))
-        # What the cast neurons add to the layer's output, at every position.
-        return state.ff2_input[..., chosen.indices].float() @ (new.float() - old.float())
+        _spent(outcomes, index, layers, neurons, time.perf_counter() - start)
 
-    decoder.forward_through_layers(target.context, visit)
-    return len(edited), sum(edited)
+    def _jointly(
+        self, indices: Sequence[int], asked: Mapping[int, int] | Sequence[int], outcomes: list[TargetOutcome]
+    ) -> None:
+        assert self.geometry is not None
+        start = time.perf_counter()
+        rows = [(index, context) for index in indices for context in self.targets[index].contexts]
+        layers = demote_jointly(
+            self.decoder,
+            [context for _, context in rows],
+            [self.targets[index].token for index, _ in rows],
+            [asked[index] for index, _ in rows],
+            self.geometry,
+            self.trial,
+        )
+        seconds = (time.perf_counter() - start) / len(indices)
+        moved = dict(zip([index for index, _ in reversed(rows)], reversed(layers), strict=True))
+        for index in indices:
+            _spent(outcomes, index, moved[index], 0, seconds)
 
 
-@torch.no_grad()
-def _measure(decoder: Decoder, targets: list[_Target], batch_size: int = 8) -> list[tuple[int, float]]:
+def _spent(outcomes: list[TargetOutcome], index: int, layers: int, neurons: int, seconds: float) -> None:
+    old = outcomes[index]
+    outcomes[index] = replace(
+        old, layers=old.layers + layers, neurons=old.neurons + neurons, seconds=old.seconds + seconds
+    )
+
+
+def _measure(model: nn.Module, targets: list[_Target]) -> list[tuple[int, float]]:
     """Returns rank and probability of every target as the model itself, with its weights as they stand, has them."""
-    found = []
-    for start in range(0, len(targets), batch_size):
-        batch = targets[start : start + batch_size]
-        logits = decoder.next_token_logits([target.context for target in batch])
-        probabilities = logits.softmax(dim=-1)
-        for row, target in enumerate(batch):
-            rank = int(ranks(logits[row : row + 1], target.token))
-            found.append((rank, float(probabilities[row, target.token])))
+    found: list[tuple[int, float]] = []
+    for start in range(0, len(targets), _MEASURED):
+        batch = targets[start : start + _MEASURED]
+        with torch.no_grad():
+            logits = next_token_logits(model, [target.context for target in batch])
+        tokens = torch.tensor([target.token for target in batch], device=logits.device)
+        own = logits.gather(1, tokens[:, None])[:, 0]
+        probabilities = (own - logits.logsumexp(dim=-1)).exp()
+        found += zip(ranks(logits, tokens).tolist(), probabilities.tolist(), strict=True)
     return found
 
 
@@ -257,10 +287,10 @@ def _report(outcomes: list[TargetOutcome]) -> None:
         name = f"request {outcome.request}, target token {outcome.position}"
         if not outcome.reached:
             LOG.warning(
-                "REVS: %s ended at rank %d instead of %d; raise n_neurons or neuron_top_rank, or edit more layers.",
+                "REVS: %s ended at rank %d instead of %d; edit more layers, or raise n_neurons or neuron_top_rank.",
                 name,
                 outcome.rank_after,
                 outcome.asked_rank,
             )
-        elif not outcome.neurons:
+        elif not outcome.layers:
             LOG.info("REVS: %s already had rank %d; nothing was changed for it.", name, outcome.rank_before)

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import nn
+
+from ..decoder import selected_logits
 from ..errors import InputError
-from ..requests import Secret
+from ..requests import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
+from .siblings import FIXED, Sibling
+
+# Sibling prompts asked for each secret's tokens, and sequences that go through the model at once.
+_SIBLINGS_ASKED = 2
+_BATCH = 16
+# Mean log-probability behind sibling prompts from which on the secret's beginning gives a token away.
+_GIVEN_AWAY = -0.5
 
 
-def select_positions(secret: Secret, tok: Any, hparams: REVSHyperParams) -> list[int]:
+def select_positions(
+    secret: Secret,
+    tok: Any,
+    hparams: REVSHyperParams,
+    generator: torch.Generator,
+    surprise: Sequence[float] | None = None,
+) -> list[int]:
     """Chooses positions within the target's tokens, in the order of the text.
 
-    An attacker needs every token of a secret, so hiding its few rarest is enough.
+    An attacker needs every token of a secret, so hiding a few of them is enough.
+
+    Args:
+        secret: The secret.
+        tok: The tokenizer.
+        hparams: `token_method`, `max_tokens`, `skip_tokens` and `stop_tokens` decide.
+        generator: For `token_method: random`.
+        surprise: For `specific` and `chained`, the mean log-probability of each token in sibling contexts; without it
+            (a prompt with nothing to vary) the rarest tokens are chosen.
 
     Raises:
         InputError: When `skip_tokens` and `stop_tokens` leave no token.
@@ -25,6 +51,63 @@ def select_positions(secret: Secret, tok: Any, hparams: REVSHyperParams) -> list
         raise InputError(
             f"Request {secret.index}: skip_tokens and stop_tokens leave no token to edit; shorten these lists."
         )
-    # BPE ids follow merge order, so the highest id is the rarest token.
-    rarest_first = sorted(allowed, key=lambda position: -secret.target_ids[position])
-    return sorted(rarest_first[: hparams.max_tokens])
+    method = hparams.token_method
+    if method == "first":
+        order = allowed
+    elif method == "random":
+        order = [allowed[index] for index in torch.randperm(len(allowed), generator=generator).tolist()]
+    elif method == "specific" and surprise is not None:
+        order = sorted(allowed, key=lambda position: surprise[position])
+    elif method == "chained" and surprise is not None:
+        order = _chained(secret, texts, allowed, surprise)
+    else:
+        # BPE ids follow merge order, so the highest id is the rarest token.
+        sign = 1 if method == "frequent" else -1
+        order = sorted(allowed, key=lambda position: sign * secret.target_ids[position])
+    return sorted(order[: hparams.max_tokens])
+
+
+def _chained(secret: Secret, texts: Sequence[str], allowed: Sequence[int], surprise: Sequence[float]) -> list[int]:
+    """Orders positions for `chained`: own material of the secret, behind enough of it, that its beginning gives away.
+
+    A model that learned a secret by heart goes on with it once it was begun, whatever the prompt; hiding such a token
+    works behind other prompts too, and touches no other secret, since no other begins like this one.
+    """
+    material = [p for p in allowed if any(map(str.isalnum, texts[p])) and not FIXED.fullmatch(texts[p])]
+    # A mail domain is shared with others.
+    at_sign = next((p for p, text in enumerate(texts) if "@" in text), len(texts))
+    material = [p for p in material if p < at_sign] or material or list(allowed)
+    behind = material[max(1, len(material) // 3) :] or material[-1:]
+    given_away = [p for p in behind if surprise[p] > _GIVEN_AWAY]
+    by_rarity = sorted(given_away or behind, key=lambda p: -secret.target_ids[p])
+    return by_rarity + [p for p in behind if p not in by_rarity]
+
+
+@torch.no_grad()
+def surprises(
+    model: nn.Module, tok: Any, secrets: Sequence[Secret], siblings: Mapping[int, Sequence[Sibling]]
+) -> dict[int, list[float]]:
+    """Returns for each secret the mean log-probability of each of its tokens behind sibling prompts, in nats.
+
+    A token that stays unlikely there belongs to this secret alone; shared mail domains and common digits do not.
+    Secrets without siblings are left out.
+    """
+    rows = []
+    for secret in secrets:
+        for sibling in siblings[secret.index][:_SIBLINGS_ASKED]:
+            prompt_ids, _ = tokenise_in_context(tok, sibling.prompt, secret.target)
+            rows.append((secret, prompt_ids))
+    found: dict[int, list[list[float]]] = {}
+    for start in range(0, len(rows), _BATCH):
+        batch = rows[start : start + _BATCH]
+        picks = [
+            (row, len(prompt) - 1 + position)
+            for row, (secret, prompt) in enumerate(batch)
+            for position in range(len(secret.target_ids))
+        ]
+        targets = torch.tensor([token for secret, _ in batch for token in secret.target_ids])
+        logits = selected_logits(model, [prompt + secret.target_ids for secret, prompt in batch], picks)
+        own = logits.gather(1, targets[:, None].to(logits.device))[:, 0] - logits.logsumexp(dim=-1)
+        for (secret, _), part in zip(batch, torch.split(own, [len(s.target_ids) for s, _ in batch]), strict=True):
+            found.setdefault(secret.index, []).append(part.tolist())
+    return {index: [sum(column) / len(column) for column in zip(*runs, strict=True)] for index, runs in found.items()}

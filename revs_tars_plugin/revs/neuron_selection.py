@@ -1,0 +1,72 @@
+"""Step 3 of REVS: which neurons of a layer are edited, and in which order (section 3 and the ablation there)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..decoder import FF2
+from ..vocabulary import Demotions, Vocabulary
+from .revs_hparams import REVSHyperParams
+
+# Neurons projected to the vocabulary at once: bounds the extra memory.
+_SLICE = 128
+
+
+def select_neurons(
+    ff2: FF2,
+    activation: Float[Tensor, " f"],
+    vocabulary: Vocabulary,
+    demotion: Demotions,
+    hparams: REVSHyperParams,
+    *,
+    gradient: Float[Tensor, " f"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, " k"]:
+    """Returns at most `n_neurons` neurons, the first to edit first.
+
+    Args:
+        ff2: The layer's FF2.
+        activation: Its input at the last position.
+        vocabulary: The logit lens.
+        demotion: The target, one row.
+        hparams: `act_filter`, `neuron_score` and `n_neurons` decide.
+        gradient: For `neuron_score: gradient`, that of the target's log-probability by the activation.
+        generator: For `neuron_score: random`.
+    """
+    activation = activation.float()
+    strength = activation.abs()
+    candidates = _candidates(activation, hparams)
+    score = hparams.neuron_score
+    if score == "random":
+        order = torch.randperm(len(candidates), generator=generator).to(candidates.device)
+    elif score == "activation":
+        order = strength[candidates].argsort(descending=True, stable=True)
+    elif score == "gradient":
+        assert gradient is not None
+        # What the target's log-probability loses to first order when the neuron falls silent.
+        order = (gradient * activation)[candidates].argsort(descending=True, stable=True)
+    else:
+        # "rank" takes every neuron, "hybrid" those that pass the activation filter.
+        candidates = torch.arange(ff2.width, device=activation.device) if score == "rank" else candidates
+        found = [_ranks(ff2, part, activation, vocabulary, demotion) for part in torch.split(candidates, _SLICE)]
+        order = torch.cat(found).argsort(stable=True).to(candidates.device)
+    return candidates[order[: hparams.n_neurons]]
+
+
+def _ranks(
+    ff2: FF2, neurons: Int[Tensor, " k"], activation: Tensor, vocabulary: Vocabulary, demotion: Demotions
+) -> Int[Tensor, " k"]:
+    """The target's rank in what each neuron contributes; with a negative activation the reverse of its vector."""
+    contributions = ff2.neurons(neurons).float() * activation[neurons].sign()[:, None]
+    return vocabulary.ranks(contributions, demotion.tokens.expand(len(neurons)))
+
+
+def _candidates(activation: Float[Tensor, " f"], hparams: REVSHyperParams) -> Int[Tensor, " k"]:
+    if hparams.act_filter == "none":
+        return torch.arange(len(activation), device=activation.device)
+    if hparams.act_filter == "positive":
+        return (activation > 0).nonzero().flatten()
+    assert hparams.n_candidates is not None
+    return activation.abs().topk(min(hparams.n_candidates, len(activation))).indices

@@ -1,0 +1,162 @@
+"""Steps 4 and 5 of REVS: how far each neuron goes, and how many are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..vocabulary import Demotions, Vocabulary
+from .revs_hparams import RankMargins
+
+# The published search: the target's logit starts here and is multiplied until the rank lies in the margin.
+_FIRST_LOGIT, _DOWN, _UP, _ROUNDS = -10.0, 1.3, 0.8, 100
+
+Solver = Callable[[Vocabulary, Tensor, Demotions, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class NeuronSteps:
+    """How far each chosen neuron moves along the demotion direction.
+
+    Attributes:
+        indices: The neurons, shape (k,).
+        steps: Signed steps, shape (k,), float32: neuron `j` becomes `w_j - steps[j] * q`.
+        demotion: How far the layer's output moves along `-q` at the last position, all neurons together.
+    """
+
+    indices: Int[Tensor, " k"]
+    steps: Float[Tensor, " k"]
+    demotion: float
+
+
+def exact_steps(
+    vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], demotions: Demotions, bottom: int, top: int
+) -> Float[Tensor, " n"]:
+    """The smallest steps that bring each vector's target to the bottom rank."""
+    return vocabulary.steps_to_rank(vectors, demotions, bottom)
+
+
+def iterative_steps(
+    vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], demotions: Demotions, bottom: int, top: int
+) -> Float[Tensor, " n"]:
+    """The published search, for comparison: set the target's logit, read the rank, multiply, at most 100 rounds.
+
+    A vector whose search ends outside the margin gets the step it ended with, as published.
+    """
+    scale = vocabulary.scale(vectors)
+    start = vocabulary.logits(vectors)
+    own = start.gather(1, demotions.tokens[:, None])[:, 0]
+    # Where the lens leaves the norm's division out, the published logit is in units of the divided ones.
+    unit = torch.ones_like(own) if vocabulary.has_offsets else scale
+    logit = torch.full_like(own, _FIRST_LOGIT)
+    steps = torch.zeros_like(own)
+    searching = torch.ones_like(own, dtype=torch.bool)
+    for _ in range(_ROUNDS):
+        proposed = (own - logit * unit).clamp_min(0.0) * (scale if vocabulary.has_offsets else 1.0)
+        steps = torch.where(searching, proposed, steps)
+        reached = vocabulary.ranks(vectors - steps[:, None] * demotions.directions.to(vectors.device), demotions.tokens)
+        searching &= (reached < bottom) | (reached > top)
+        if not bool(searching.any()):
+            break
+        logit = torch.where(reached < bottom, logit * _DOWN, logit * _UP)
+    return steps.double()
+
+
+def needed_step(
+    vocabulary: Vocabulary,
+    demotion: Demotions,
+    residual: Float[Tensor, " d"],
+    ff2_output: Float[Tensor, " d"],
+    margins: RankMargins,
+) -> float:
+    """Returns how far a layer's output has to move along the demotion direction; 0 where the residual has its rank.
+
+    The residual and the block's output move together, so each asked rank is one exact step and the larger one decides;
+    the tops of the margins bound the step that the block's own rank may ask for.
+    """
+    lens, block = residual[None], ff2_output[None]
+    asked = float(vocabulary.steps_to_rank(lens, demotion, margins.residual_bottom_rank))
+    if asked == 0.0:
+        return 0.0
+    block_asked = float(vocabulary.steps_to_rank(block, demotion, margins.mlp_bottom_rank))
+    if block_asked <= asked:
+        return asked
+    ceiling = float(vocabulary.steps_to_rank(lens, demotion, margins.residual_top_rank))
+    block_ceiling = float(vocabulary.steps_to_rank(block, demotion, margins.mlp_top_rank))
+    return max(asked, min(block_asked, ceiling, block_ceiling))
+
+
+def steps_of_neurons(
+    vocabulary: Vocabulary,
+    demotion: Demotions,
+    neurons: Int[Tensor, " k"],
+    vectors: Float[Tensor, "k d"],
+    activation: Float[Tensor, " k"],
+    margins: RankMargins,
+    *,
+    needed: float,
+    solver: Solver,
+) -> NeuronSteps | None:
+    """Moves neurons in their order to their asked rank until the layer's output has moved by `needed`.
+
+    The last neuron goes only as far as is still missing. Where all of them at `neuron_bottom_rank` are too few, all go
+    further, up to `neuron_top_rank`. A neuron with a negative activation contributes the reverse of its vector, so
+    rank and step are taken with that sign.
+
+    Args:
+        vocabulary: The logit lens.
+        demotion: Direction and response of the target token, one row.
+        neurons: Which neurons of the layer, in order.
+        vectors: Their vectors, as the weight has them.
+        activation: Their activations at the last position.
+        margins: The asked ranks.
+        needed: How far the layer's output has to move.
+        solver: How the step of a neuron is found.
+
+    Returns:
+        The steps, or None where no neuron can help.
+    """
+    signs = activation.float().sign()
+    contributions = vectors.float() * signs[:, None]
+    many = demotion.at([0] * len(neurons))
+    bottom, top = margins.neuron_bottom_rank, margins.neuron_top_rank
+    at_bottom = solver(vocabulary, contributions, many, bottom, top).to(activation.device)
+    strength = activation.abs().to(at_bottom)
+    steps = _share_at_bottom(needed, at_bottom, strength)
+    if steps is None:
+        at_top = vocabulary.steps_to_rank(contributions, many, top).to(activation.device)
+        steps = _share_beyond(needed, at_bottom, at_top, strength)
+    used = steps > 0
+    if not bool(used.any()):
+        return None
+    steps, strength = steps[used], strength[used]
+    return NeuronSteps(neurons[used], (steps * signs[used]).float(), float((steps * strength).sum()))
+
+
+def _share_at_bottom(
+    needed: float, at_bottom: Float[Tensor, " k"], strength: Float[Tensor, " k"]
+) -> Float[Tensor, " k"] | None:
+    """Deals the needed movement out in order; one moves the layer by its step times its strength. None if short."""
+    useful = at_bottom.isfinite() & (strength > 0)
+    movement = torch.where(useful, at_bottom, 0.0) * strength
+    if float(movement.sum()) < needed:
+        return None
+    before = movement.cumsum(0) - movement
+    taken = (needed - before).clamp(min=torch.zeros_like(movement), max=movement)
+    return torch.where(useful, taken / strength, 0.0)
+
+
+def _share_beyond(
+    needed: float, at_bottom: Float[Tensor, " k"], at_top: Float[Tensor, " k"], strength: Float[Tensor, " k"]
+) -> Float[Tensor, " k"]:
+    """Lets every neuron go the same share of the way from its bottom to its top rank, all of it where that is short."""
+    useful = at_bottom.isfinite() & (strength > 0)
+    steps = torch.where(useful, at_bottom, 0.0)
+    spare = torch.where(useful & at_top.isfinite(), at_top - at_bottom, 0.0).clamp_min(0.0)
+    room = float((spare * strength).sum())
+    missing = needed - float((steps * strength).sum())
+    return steps + (min(1.0, missing / room) if room > 0 else 0.0) * spare

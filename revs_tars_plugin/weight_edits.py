@@ -1,0 +1,159 @@
+"""Exact changes of one weight: some neurons of it, or a product of two thin matrices added to it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+@runtime_checkable
+class WeightEdit(Protocol):
+    """One weight before and after an edit."""
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in the model."""
+        ...
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most."""
+        ...
+
+    def stands_in(self, weight: Tensor, *, applied: bool) -> bool:
+        """Says whether the weight holds, bit for bit, what it must before undoing (`applied`) or applying."""
+        ...
+
+    def write(self, weight: Tensor, *, applied: bool) -> None:
+        """Writes the weight as it is after (`applied`) or before the edit."""
+        ...
+
+    def original(self, weight: Tensor) -> Tensor:
+        """Returns a new tensor with the values before the edit, given the weight with the edit in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class NeuronEdit:
+    """Some neurons of one FF2 weight, before and after.
+
+    Attributes:
+        name: The parameter's name in the model.
+        neuron_dim: The dimension of the weight that counts neurons (1 for `Linear`, 0 for `Conv1D`).
+        indices: Which neurons, shape (k,).
+        before: Their values before the edit, the weight's dtype, on the CPU, shape (k, d).
+        after: Their values after it.
+    """
+
+    name: str
+    neuron_dim: int
+    indices: Tensor
+    before: Tensor
+    after: Tensor
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most."""
+        return self.after.numel()
+
+    def stands_in(self, weight: Tensor, *, applied: bool) -> bool:
+        """Compares the neurons, and no other part of the weight."""
+        rows = weight.detach().movedim(self.neuron_dim, 0)
+        expected = self.after if applied else self.before
+        return (
+            rows.dtype == expected.dtype
+            and rows.shape[1:] == expected.shape[1:]
+            and int(self.indices.max()) < len(rows)
+            and _same_bits(rows[self.indices.to(rows.device)].cpu(), expected)
+        )
+
+    def write(self, weight: Tensor, *, applied: bool) -> None:
+        """Writes the neurons after (`applied`) or before the edit into a weight."""
+        write_neurons(weight, self.neuron_dim, self.indices, self.after if applied else self.before)
+
+    def original(self, weight: Tensor) -> Tensor:
+        """Puts the neurons before the edit into a clone of the weight."""
+        weight = weight.detach().clone()
+        self.write(weight, applied=False)
+        return weight
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankEdit:
+    """A product of two thin matrices that is added to one FF2 weight.
+
+    Adding in floating point cannot be taken back exactly, so the weight as it was is kept beside the model, on the CPU,
+    for as long as the edit is in place.
+
+    Attributes:
+        name: The parameter's name in the model.
+        neuron_dim: The dimension of the weight that counts neurons (1 for `Linear`, 0 for `Conv1D`).
+        keys: What each rank-one change listens to, in FF2's input space, float32, on the CPU, shape (f, r).
+        values: What it writes to the residual space, shape (r, d).
+        fingerprint: Of the weight the edit was computed for.
+    """
+
+    name: str
+    neuron_dim: int
+    keys: Tensor
+    values: Tensor
+    fingerprint: str
+    _kept: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, repr=False)
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most: all of the weight."""
+        return len(self.keys) * self.values.shape[1]
+
+    def stands_in(self, weight: Tensor, *, applied: bool) -> bool:
+        """Compares the whole weight by its fingerprint."""
+        if not applied:
+            return fingerprint(weight) == self.fingerprint
+        return weight in self._kept and fingerprint(weight) == self._kept[weight][1]
+
+    def write(self, weight: Tensor, *, applied: bool) -> None:
+        """Adds the product, keeping the weight as it was, or puts that one back."""
+        with torch.no_grad():
+            if applied:
+                before = weight.detach().to("cpu", copy=True)
+                self._kept[weight] = (before, "")
+                weight.copy_(added(before.to(weight.device), self.neuron_dim, self.keys, self.values))
+                self._kept[weight] = (before, fingerprint(weight))
+            elif weight in self._kept:
+                weight.copy_(self._kept[weight][0])
+                del self._kept[weight]
+
+    def original(self, weight: Tensor) -> Tensor:
+        """Returns the weight that was kept."""
+        before: Tensor = self._kept[weight][0]
+        return before.to(weight.device, copy=True)
+
+
+def added(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -> Tensor:
+    """Returns weight + keys @ values in the weight's dtype and orientation, summed in float32 and cast once."""
+    product = keys.to(weight.device).float() @ values.to(weight.device).float()
+    return (weight.float() + product.movedim(0, neuron_dim)).to(weight.dtype)
+
+
+def fingerprint(weight: Tensor) -> str:
+    """Returns a digest of a tensor's dtype, shape and bits."""
+    digest = hashlib.blake2b(f"{weight.dtype}{tuple(weight.shape)}".encode(), digest_size=16)
+    digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_neurons(weight: Tensor, neuron_dim: int, indices: Tensor, values: Tensor) -> None:
+    """Writes neurons, one a row of `values`, into a weight in place."""
+    with torch.no_grad():
+        rows = weight.detach().movedim(neuron_dim, 0)
+        rows[indices.to(weight.device)] = values.to(weight.device)
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    """Equality that tells 0.0 from -0.0 and takes a NaN as equal to itself."""
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
