@@ -54,7 +54,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console(width=None if Console().is_terminal else 118)
     demo_model()
     host = register()
     logging.getLogger("easyeditor").setLevel(logging.WARNING)
@@ -107,7 +107,7 @@ def _facts_table(
     table = Table(title="Forgotten", show_lines=True)
     for heading in ("prompt", "says before", "says after", "token"):
         table.add_column(heading)
-    for heading in ("rank asked", "before", "after", "prob. before", "after", "host's rewrite_acc after"):
+    for heading in ("rank asked", "rank", "probability", "host's rewrite_acc"):
         table.add_column(heading, justify="right")
     for outcome in outcomes:
         index = outcome.request
@@ -117,10 +117,8 @@ def _facts_table(
             _shown(after.facts[index]),
             repr(tok.decode([outcome.token])),
             str(outcome.asked_rank),
-            str(outcome.rank_before),
-            str(outcome.rank_after),
-            f"{outcome.probability_before:.3f}",
-            f"{outcome.probability_after:.1e}",
+            f"{outcome.rank_before} -> {outcome.rank_after}",
+            f"{outcome.probability_before:.3f} -> {outcome.probability_after:.0e}",
             f"{float(metrics[index]['post']['rewrite_acc'][0]):.0f}",
         )
     return table

@@ -91,7 +91,7 @@ def second_moments(
     n_samples: int,
     precision: str = "float32",
     model_name: str | None = None,
-    max_tokens: int = 256,
+    max_tokens: int = 128,
     seed: int = 0,
     progress: bool = True,
 ) -> dict[int, SecondMoment]:
@@ -203,7 +203,7 @@ def _dataset_texts(name: str) -> Iterator[str]:
 
 @torch.no_grad()
 def sample_from_model(
-    model: nn.Module, tok: Any, n_samples: int, max_tokens: int, seed: int, batch_size: int = 32
+    model: nn.Module, tok: Any, n_samples: int, max_tokens: int, seed: int, batch_size: int = 64
 ) -> Iterator[list[int]]:
     """Yields text that the model makes at temperature 1 from its first token on, the same for the same seed."""
     start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id

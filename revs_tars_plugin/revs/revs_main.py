@@ -225,8 +225,9 @@ class _Demoter:
                 outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=probability)
                 missing = outcomes[index].asked_rank - rank
                 if missing > 0:
-                    # The lens and the forward pass differ by rounding; ask for a little more than what was missed.
-                    asked[index] = min(asked[index] + 2 * missing, self.decoder.vocabulary.size - 1)
+                    # The lens and the forward pass differ by rounding, and other edits move it: ask for more than that.
+                    more = max(2 * missing, outcomes[index].asked_rank // 50, 1)
+                    asked[index] = min(asked[index] + more, self.decoder.vocabulary.size - 1)
         return outcomes
 
     def _one(self, index: int, asked_rank: int, outcomes: list[TargetOutcome]) -> None:
