@@ -81,7 +81,7 @@ def main() -> None:
     console.print(
         f"\nEasyEdit ({host.generation}) with alg_name: REVS on {Path(hparams.model_name).name}; {versions}\n"
     )
-    console.print(_facts_table(editor.tok, before, after, weights.edits.outcomes, metrics))
+    console.print(_facts_table(before, after, weights.edits.outcomes, metrics))
     console.print(_unrelated_table(before, after))
     edits = weights.edits
     slowest = max(outcome.seconds for outcome in edits.outcomes)
@@ -102,20 +102,19 @@ def _picture(model: nn.Module, tok: Any) -> _Picture:
 
 
 def _facts_table(
-    tok: Any, before: _Picture, after: _Picture, outcomes: Sequence[Any], metrics: Sequence[dict[str, Any]]
+    before: _Picture, after: _Picture, outcomes: Sequence[Any], metrics: Sequence[dict[str, Any]]
 ) -> Table:
     table = Table(title="Forgotten", show_lines=True)
-    for heading in ("prompt", "says before", "says after", "token"):
-        table.add_column(heading)
-    for heading in ("rank asked", "rank", "probability", "host's rewrite_acc"):
-        table.add_column(heading, justify="right")
+    for heading in ("prompt", "says before", "says after"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("rank\nasked", "target's rank", "its probability", "host's\nrewrite_acc"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for outcome in outcomes:
         index = outcome.request
         table.add_row(
             FACTS[index][0],
             _shown(before.facts[index]),
             _shown(after.facts[index]),
-            repr(tok.decode([outcome.token])),
             str(outcome.asked_rank),
             f"{outcome.rank_before} -> {outcome.rank_after}",
             f"{outcome.probability_before:.3f} -> {outcome.probability_after:.0e}",
@@ -125,7 +124,7 @@ def _facts_table(
 
 
 def _unrelated_table(before: _Picture, after: _Picture) -> Table:
-    table = Table(title="Unrelated", show_lines=True)
+    table = Table(title="Unrelated")
     for heading in ("prompt", "says before", "says after", "same first token"):
         table.add_column(heading)
     table.add_column("KL (nats)", justify="right")
