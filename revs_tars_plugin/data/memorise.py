@@ -47,7 +47,7 @@ def memorise(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         if progress is not None:
             progress(epoch, sum(losses) / len(losses))
     model.eval()
