@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -115,7 +115,7 @@ class Decoder:
     @torch.no_grad()
     def forward_through_layers(
         self, sequences: Sequence[Sequence[int]], visit: Callable[[int, LayerState], Tensor | None]
-    ) -> Float[Tensor, "n vocabulary"]:
+    ) -> None:
         """Runs one forward pass; after each chosen layer `visit` may return what to add to its output, all positions.
 
         So a correction made in one layer reaches the next layers within the same pass.
@@ -124,15 +124,24 @@ class Decoder:
             sequences: Token ids; several are padded on the right into one batch.
             visit: Called as `visit(layer, state)`.
 
-        Returns:
-            The model's own logits after each sequence, float32.
-
         Raises:
             InputError: When a layer computes NaN or Inf.
         """
+        ids, mask = padded(self.model, sequences)
+        with self.visiting(visit, mask.bool()), evaluating(self.model), without_head(self.model):
+            self.model(input_ids=ids, attention_mask=mask, use_cache=False)
+
+    @contextmanager
+    def visiting(
+        self, visit: Callable[[int, LayerState], Tensor | None], mask: Bool[Tensor, "batch positions"]
+    ) -> Iterator[None]:
+        """Has `visit` called after each chosen layer of every pass that is made meanwhile.
+
+        Args:
+            visit: As in `forward_through_layers`.
+            mask: Which positions of these passes hold a token.
+        """
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
-        longest = max(map(len, sequences))
-        mask = torch.tensor([[position < len(sequence) for position in range(longest)] for sequence in sequences])
 
         def keep_ff2(layer: int) -> Callable[..., None]:
             def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -160,7 +169,7 @@ class Decoder:
             for layer in self.layers:
                 hooks.callback(self.ff2[layer].module.register_forward_hook(keep_ff2(layer)).remove)
                 hooks.callback(self.layer_modules[layer].register_forward_hook(correct(layer)).remove)
-            return next_token_logits(self.model, sequences)
+            yield
 
     def attention_modules(self) -> list[nn.Module]:
         """Returns the attention of each edited layer, where the settings name it."""
@@ -213,13 +222,7 @@ def selected_logits(
         picks: Sequence and position of each wanted row.
         gradients: Keep what a backward pass needs.
     """
-    longest = max(map(len, sequences))
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(list(sequence))
-        mask[row, : len(sequence)] = 1
+    ids, mask = padded(model, sequences)
     rows, positions = torch.tensor(list(picks)).T
 
     def only_picked(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -229,11 +232,38 @@ def selected_logits(
     handle = model.get_output_embeddings().register_forward_pre_hook(only_picked)  # type: ignore[operator]
     try:
         with evaluating(model), torch.set_grad_enabled(gradients):
-            output = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
+            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
     finally:
         handle.remove()
     logits: Tensor = output.logits[0].float()
     return logits
+
+
+def padded(
+    model: nn.Module, sequences: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "n positions"], Int[Tensor, "n positions"]]:
+    """Returns token ids padded on the right, and 1 where they hold a token, on the device the model takes them."""
+    mask = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    ids = torch.zeros_like(mask)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        mask[row, : len(sequence)] = 1
+    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    return ids.to(device), mask.to(device)
+
+
+@contextmanager
+def without_head(model: nn.Module) -> Iterator[None]:
+    """Lets no position through to the head for a while, where only the layers matter."""
+
+    def nothing(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, :0], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(nothing)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -16,7 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..decoder import Decoder, LayerState
+from ..prefixes import Prefixes
+from ..rank_steps import ranks
 from ..trial_edits import TrialEdits
+from ..vocabulary import Vocabulary
+
+# Rows of V numbers that are worked on at once: bounds the extra memory.
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -24,11 +30,12 @@ class KeyGeometry:
     """Per layer, the matrix whose inverse makes keys.
 
     Attributes:
-        moments: What must not change, layer by layer, (f, f) each: a weighted sum of second moments and the ridge.
+        factors: Layer by layer the lower Cholesky factor, (f, f), of what must not change: a weighted sum of second
+            moments and the ridge.
         damping: rho for each layer, as a share of each key's own `a C^-1 a`.
     """
 
-    moments: Mapping[int, Float[Tensor, "f f"]]
+    factors: Mapping[int, Float[Tensor, "f f"]]
     damping: Mapping[int, float]
 
 
@@ -47,8 +54,13 @@ def demote_jointly(
     asked_ranks: Sequence[int],
     geometry: KeyGeometry,
     trial: TrialEdits,
+    sweeps: int,
 ) -> list[int]:
-    """Runs one sweep: one batched forward pass that edits every layer for all contexts together.
+    """Edits every layer for all contexts together.
+
+    The tokens in front of each context's last one go through the model once, as it stands; a sweep takes only the last
+    tokens through it. What the edit does at the positions before is therefore seen by the caller's measurement, not
+    here. Where a model does not let its keys and values be kept, a sweep is a pass over everything.
 
     Args:
         decoder: The model.
@@ -57,57 +69,99 @@ def demote_jointly(
         asked_ranks: The rank each must have in every edited layer's residual.
         geometry: What must not change.
         trial: Where the edits are written.
+        sweeps: How often at most; none is made once all have their rank.
 
     Returns:
         For each context, how many layers moved it.
     """
-    vocabulary = decoder.vocabulary
-    demotions = vocabulary.demotions(torch.tensor(list(tokens)))
+    prefixes = Prefixes.read(decoder.model, contexts)
     moved = torch.zeros(len(tokens), dtype=torch.long)
-    by_rank = {rank: [i for i, asked in enumerate(asked_ranks) if asked == rank] for rank in sorted(set(asked_ranks))}
+    sweep = _Sweep(decoder, tokens, asked_ranks, geometry, trial)
+    for _ in range(sweeps):
+        before = moved.clone()
+        if prefixes is None:
+            decoder.forward_through_layers(contexts, lambda layer, state: sweep.visit(layer, state, moved))
+        else:
+            with decoder.visiting(lambda layer, state: sweep.visit(layer, state, moved), prefixes.last >= 0):
+                prefixes.run(decoder.model)
+        if torch.equal(moved, before):
+            break
+    found: list[int] = moved.tolist()
+    return found
 
-    def visit(layer: int, state: LayerState) -> Tensor | None:
-        residual = state.at_last(state.residual)
-        steps = torch.zeros(len(tokens), dtype=torch.float64)
-        for rank, rows in by_rank.items():
-            found = vocabulary.steps_to_rank(residual[rows], demotions.at(rows), rank)
-            steps[rows] = found.cpu()
-        steps[steps.isinf()] = 0.0  # out of reach in this layer; a later one may do it
+
+class _Sweep:
+    """What happens in each layer of each sweep."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokens: Sequence[int],
+        asked_ranks: Sequence[int],
+        geometry: KeyGeometry,
+        trial: TrialEdits,
+    ) -> None:
+        self._decoder, self._geometry, self._trial = decoder, geometry, trial
+        self._asked = torch.tensor(list(asked_ranks))
+        # Many contexts ask for one token, whose direction is solved for once.
+        unique = sorted(set(tokens))
+        self._of = torch.tensor([unique.index(token) for token in tokens])
+        self._demotions = decoder.vocabulary.demotions(torch.tensor(unique))
+
+    def visit(self, layer: int, state: LayerState, moved: Tensor) -> Tensor | None:
+        """Writes one layer's edit and returns what it adds to the layer's output."""
+        steps = self._steps(self._decoder.vocabulary, state.at_last(state.residual))
         if not bool(steps.any()):
             return None
         moved.add_((steps > 0).long())
-        ff2 = decoder.ff2[layer]
+        ff2 = self._decoder.ff2[layer]
         keys = state.at_last(state.ff2_input).float()
+        directions = self._demotions.directions[self._of.to(self._demotions.directions.device)]
         readers, values = solve_jointly(
             keys,
             steps.to(keys.device),
-            demotions.directions.to(keys.device),
-            geometry.moments[layer].to(keys.device),
-            geometry.damping[layer],
+            directions.to(keys.device),
+            self._geometry.factors[layer].to(keys.device),
+            self._geometry.damping[layer],
         )
-        trial.add_low_rank(ff2.weight_name, ff2.weight, ff2.neuron_dim, readers, values)
+        self._trial.add_low_rank(ff2.weight_name, ff2.weight, ff2.neuron_dim, readers, values)
         return (state.ff2_input.float() @ readers) @ values
 
-    decoder.forward_through_layers(contexts, visit)
-    found: list[int] = moved.tolist()
-    return found
+    def _steps(self, vocabulary: Vocabulary, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        steps = torch.zeros(len(residual), dtype=torch.float64)
+        tokens = self._demotions.tokens.cpu()[self._of]
+        for rows in torch.split(torch.arange(len(residual)), _ROWS):
+            hidden = residual[rows.to(residual.device)]
+            logits = vocabulary.logits(hidden)
+            short = ranks(logits, tokens[rows].to(logits.device)).cpu() < self._asked[rows]
+            # In most layers hardly anybody is; the rest costs nothing more.
+            for rank in sorted(set(self._asked[rows][short].tolist())):
+                chosen = (short & (self._asked[rows] == rank)).nonzero().flatten()
+                steps[rows[chosen]] = vocabulary.steps_to_rank(
+                    hidden[chosen.to(hidden.device)],
+                    self._demotions.at(self._of[rows[chosen]].tolist()),
+                    rank,
+                    logits[chosen.to(logits.device)],
+                ).cpu()
+        steps[steps.isinf()] = 0.0  # out of reach in this layer; a later one may do it
+        return steps
 
 
 def solve_jointly(
     keys: Float[Tensor, "n f"],
     steps: Float[Tensor, " n"],
     directions: Float[Tensor, "n d"],
-    moment: Float[Tensor, "f f"],
+    factor: Float[Tensor, "f f"],
     damping: float,
 ) -> tuple[Float[Tensor, "f n"], Float[Tensor, "n d"]]:
     """Solves one layer: what listens to each key, and what it writes.
 
-    Without damping `keys @ readers @ values` is exactly `-diag(steps) directions`.
+    `factor` is the lower Cholesky factor of the second moment. Without damping `keys @ readers @ values` is exactly
+    `-diag(steps) directions`.
 
     Returns:
         The two thin factors of the change of FF2 (in f x d orientation), float32.
     """
-    factor = torch.linalg.cholesky(moment)
     readers = torch.cholesky_solve(keys.T, factor)
     overlaps = (keys.double() @ readers.double()).contiguous()
     own = overlaps.diagonal().clone()

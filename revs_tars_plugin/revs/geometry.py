@@ -50,11 +50,15 @@ def key_geometry(
             moments = {
                 layer: moment + weight * found[layer].mean.to(moment.device) for layer, moment in moments.items()
             }
-    for layer, moment in moments.items():
-        # A direction that no text ever uses would make the matrix singular.
-        moments[layer] = moment + torch.eye(len(moment), device=moment.device) * ridges[layer].clamp_min(1e-10)
+    # A direction that no text ever uses would make the matrix singular.
+    factors = {
+        layer: torch.linalg.cholesky(
+            moment + torch.eye(len(moment), device=moment.device) * ridges[layer].clamp_min(1e-10)
+        )
+        for layer, moment in moments.items()
+    }
     damping = layer_schedule(decoder.layers, decoder.n_layers, hparams.damping_first_layer, hparams.damping_last_layer)
-    return KeyGeometry(moments, damping)
+    return KeyGeometry(factors, damping)
 
 
 def _retained(secrets: Sequence[Secret], hparams: REVSHyperParams) -> list[str]:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..batching import by_length
 from ..decoder import selected_logits
 from ..errors import InputError
 from ..requests import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import FIXED, Sibling
 
-# Sibling prompts asked for each secret's tokens, and sequences that go through the model at once.
+# Sibling prompts asked for each secret's tokens.
 _SIBLINGS_ASKED = 2
-_BATCH = 16
 # Mean log-probability behind sibling prompts from which on the secret's beginning gives a token away.
 _GIVEN_AWAY = -0.5
 
@@ -98,8 +98,8 @@ def surprises(
             prompt_ids, _ = tokenise_in_context(tok, sibling.prompt, secret.target)
             rows.append((secret, prompt_ids))
     found: dict[int, list[list[float]]] = {}
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
+    for chosen in by_length([prompt + secret.target_ids for secret, prompt in rows]):
+        batch = [rows[index] for index in chosen]
         picks = [
             (row, len(prompt) - 1 + position)
             for row, (secret, prompt) in enumerate(batch)

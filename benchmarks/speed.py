@@ -1,0 +1,268 @@
+"""How long REVS takes and what it needs, against the floor and against the published code.
+
+The floor is what no method of this kind can do without: one forward pass over the contexts of the targets, and one
+product with the head for every edited layer. Both are timed in the same run as the edit.
+
+Run: python benchmarks/speed.py [--secrets 1 20 100] [--host] [--json FILE]
+Set REVS_REFERENCE to a checkout of the published code to run that as well, on the same model and secrets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import psutil
+import torch
+import transformers
+from published_revs import published_seconds
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from revs_tars_plugin import REVSHyperParams, execute_revs
+from revs_tars_plugin.batching import by_length
+from revs_tars_plugin.data import demo_model
+from revs_tars_plugin.decoder import Decoder, next_token_logits
+from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.statistics import sample_from_model, second_moments
+
+SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
+_PROMPT, _TARGET = 20, 6
+# Neuron editing solves one token after another: its time per secret does not depend on their number.
+_MOST_FOR_NEURONS = 20
+
+
+def main() -> None:
+    """Runs all parts and prints one table each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--secrets", type=int, nargs="+", default=[1, 20, 100])
+    parser.add_argument("--vocabularies", type=int, nargs="+", default=[32_000, 64_000, 128_000])
+    parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024])
+    parser.add_argument("--published", type=int, default=2, help="secrets given to the published code")
+    parser.add_argument("--host", action="store_true", help="also run the most secrets through one batch_edit")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", help="also write the figures there")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    folder = demo_model()
+    model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    requests = made_requests(model, tok, max(*arguments.secrets, 20), arguments.seed)
+    found = {"secrets": by_secrets(model, tok, requests, arguments.secrets)}
+    show("Seconds per secret, SmolLM2-135M", found["secrets"])
+    if os.environ.get("REVS_REFERENCE"):
+        found["published"] = against_published(model, tok, requests, arguments.published)
+        show("Against the published code, SmolLM2-135M", found["published"])
+    found["shapes"] = by_shape(tok, requests[:20], arguments.vocabularies, arguments.widths)
+    show("20 secrets, random models of 4 layers", found["shapes"])
+    if arguments.host:
+        found["host"] = [through_host(requests[: max(arguments.secrets)])]
+        show("One batch_edit of EasyEdit", found["host"])
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def made_requests(model: torch.nn.Module, tok: Any, count: int, seed: int) -> list[dict[str, str]]:
+    """Texts that the model makes and what it says next itself, so that there is something to forget in each."""
+    found: list[dict[str, str]] = []
+    while len(found) < count:
+        samples = list(sample_from_model(model, tok, 256, _PROMPT + 1, seed=seed + 1 + len(found)))
+        with torch.no_grad():
+            out = model.generate(  # type: ignore[operator]
+                input_ids=torch.tensor(samples),
+                attention_mask=torch.ones(len(samples), _PROMPT + 1, dtype=torch.long),
+                max_new_tokens=_TARGET,
+                do_sample=False,
+                pad_token_id=tok.eos_token_id,
+            )
+        for row in out.tolist():
+            prompt, target = (tok.decode(part) for part in (row[1 : _PROMPT + 1], row[_PROMPT + 1 :]))
+            # Where a special token or a border within a word comes between, the text is not the model's own.
+            if tok(prompt + target)["input_ids"] == row[1:] and target.strip() and target[0] == " ":
+                found.append({"prompt": prompt, "target_new": target.strip(), "ground_truth": target.strip()})
+    return found[:count]
+
+
+def by_secrets(
+    model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]], counts: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Time and memory as secrets grow in number."""
+    rows = []
+    for name, file in SETTINGS.items():
+        hparams = REVSHyperParams.from_hparams(file)
+        for count in sorted(counts):
+            if name == "covariance" or count <= _MOST_FOR_NEURONS:
+                rows.append({"": name, "secrets": count, **timed(model, tok, requests[:count], hparams)})
+    return rows
+
+
+def timed(
+    model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]], hparams: REVSHyperParams
+) -> dict[str, Any]:
+    """Times one edit and its floor. The ordinary text's second moment is computed once a model, and not timed."""
+    decoder = Decoder(model, hparams)
+    if hparams.localization == "covariance":
+        second_moments(
+            decoder, tok, hparams.mom2_dataset, stats_dir=hparams.stats_dir, n_samples=hparams.mom2_n_samples
+        )
+    execute_revs(model, tok, requests[:1], hparams)  # the Gram factor is made once a model, too
+    with peak_memory() as peak:
+        seconds, edits = clock(lambda: execute_revs(model, tok, requests, hparams))
+    secrets = read_requests(requests, tok)
+    contexts = [secrets[outcome.request].context(outcome.position) for outcome in edits.outcomes]
+    floor = min(clock(lambda: the_floor(decoder, contexts))[0] for _ in range(2))
+    return {
+        "s / secret": seconds / len(requests),
+        "floor, s / secret": floor / len(requests),
+        "ratio": seconds / floor,
+        "extra memory, MiB": peak[0],
+        "reached": f"{sum(outcome.reached for outcome in edits.outcomes)}/{len(edits.outcomes)}",
+    }
+
+
+def the_floor(decoder: Decoder, contexts: Sequence[Sequence[int]]) -> None:
+    """One forward pass, and one product with the head for every edited layer."""
+    with torch.no_grad():
+        for batch in by_length(contexts):
+            next_token_logits(decoder.model, [contexts[index] for index in batch])
+            hidden = torch.randn(len(batch), decoder.vocabulary.width)
+            for _ in decoder.layers:
+                decoder.vocabulary.logits(hidden)
+
+
+def against_published(
+    model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]], count: int
+) -> list[dict[str, Any]]:
+    """Our two variants on 20 secrets at once, and the published code on the first few of them."""
+    rows: list[dict[str, Any]] = []
+    for name, file in SETTINGS.items():
+        found = timed(model, tok, requests[:20], REVSHyperParams.from_hparams(file))
+        rows.append({"": name, "secrets": 20, "s / secret": found["s / secret"], "reached": found["reached"]})
+    hparams = REVSHyperParams.from_hparams(SETTINGS["neurons"])
+    margins = hparams.ranks(Decoder(model, hparams).vocabulary.size)
+    seconds, reached = published_seconds(
+        Path(os.environ["REVS_REFERENCE"]), model, tok, requests[:count], hparams, margins
+    )
+    rows.append({"": "published code", "secrets": count, "s / secret": seconds / count, "reached": reached})
+    for row in rows:
+        row["times faster"] = rows[-1]["s / secret"] / row["s / secret"]
+    return rows
+
+
+def by_shape(
+    tok: Any, requests: Sequence[dict[str, str]], vocabularies: Sequence[int], widths: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The same as vocabulary and width grow, on random weights."""
+    middle = sorted(widths)[len(widths) // 2]
+    shapes = [(size, middle) for size in sorted(vocabularies)]
+    shapes += [(min(vocabularies), width) for width in sorted(widths) if width != middle]
+    rows = []
+    for size, width in shapes:
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=max(size, len(tok)),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=4,
+            num_attention_heads=width // 64,
+            num_key_value_heads=width // 64,
+            initializer_range=0.05,
+        )
+        model = LlamaForCausalLM(config).eval()
+        own = [
+            {**request, "target_new": word, "ground_truth": word}
+            for request, word in zip(requests, next_words(model, tok, requests), strict=True)
+        ]
+        hparams = REVSHyperParams.from_hparams(SETTINGS["neurons"])
+        hparams.max_tokens = 1
+        rows.append({"V": config.vocab_size, "d": width, **timed(model, tok, own, hparams)})
+    return rows
+
+
+def next_words(model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]]) -> list[str]:
+    """The most likely whole word after each prompt."""
+    words = [index for text, index in tok.get_vocab().items() if text.startswith("Ġ") and text[1:].isalpha()]
+    with torch.no_grad():
+        logits = next_token_logits(model, [tok(request["prompt"])["input_ids"] for request in requests])
+    return [tok.decode([words[best]]).strip() for best in logits[:, words].argmax(dim=-1).tolist()]
+
+
+def through_host(requests: Sequence[dict[str, str]], batch_size: int = 50) -> dict[str, Any]:
+    """All secrets in one `batch_edit`, with the host's own evaluation."""
+    from revs_tars_plugin import register
+
+    host = register()
+    from easyeditor import BaseEditor, REVSHyperParams
+
+    hparams = REVSHyperParams.from_hparams(SETTINGS["covariance"])
+    hparams.batch_size = batch_size
+    editor = BaseEditor.from_hparams(hparams)
+    with peak_memory() as peak:
+        seconds, (metrics, _, original) = clock(
+            lambda: editor.batch_edit(
+                prompts=[request["prompt"] for request in requests],
+                target_new=[request["target_new"] for request in requests],
+                sequential_edit=True,
+                keep_original_weight=False,
+                verbose=False,
+            )
+        )
+    return {
+        "host": host.generation,
+        "secrets": len(requests),
+        "batch_size": batch_size,
+        "s / secret": seconds / len(requests),
+        "extra memory, MiB": peak[0],
+        "last batch reached": f"{sum(o.reached for o in original.edits.outcomes)}/{len(original.edits.outcomes)}",
+    }
+
+
+def clock(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what the work returns."""
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Yields a list whose one number is, afterwards, the most memory held beyond what was held before, in MiB."""
+    process, peak, done = psutil.Process(), [0.0], threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], (process.memory_info().rss - before) / 2**20)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints one line a row."""
+    table = Table(title=title)
+    for key in rows[0]:
+        table.add_column(key, justify="right")
+    for row in rows:
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+    Console(width=118).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What became of each target token, measured on the model itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..batching import by_length
+from ..decoder import next_token_logits
+from ..rank_steps import ranks
+from .targets import Target
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TargetOutcome:
+    """What became of one target token; measured on the edited weights themselves, after the cast to their dtype.
+
+    Attributes:
+        request: Position of the request in the call.
+        position: Position of the token in the target.
+        token: Its id.
+        asked_rank: The rank it must have at least.
+        rank_before: Its rank after the prompt before the edit.
+        rank_after: Its rank with all edits of the call in place.
+        probability_before: Its probability before the edit.
+        probability_after: Its probability with all edits of the call in place.
+        layers: How many layers were edited for it, over all passes.
+        neurons: How many neurons; none with `localization: covariance`, which adds one rank-one change a layer.
+        seconds: Time spent on it; where many are solved together, its share.
+    """
+
+    request: int
+    position: int
+    token: int
+    asked_rank: int
+    rank_before: int
+    rank_after: int
+    probability_before: float
+    probability_after: float
+    layers: int
+    neurons: int
+    seconds: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the token ended at or above the asked rank."""
+        return self.rank_after >= self.asked_rank
+
+
+@torch.no_grad()
+def measure(model: nn.Module, targets: Sequence[Target]) -> list[tuple[int, float]]:
+    """Returns rank and probability of every target as the model itself, with its weights as they stand, has them."""
+    found: list[tuple[int, float]] = [(0, 0.0)] * len(targets)
+    contexts = [target.context for target in targets]
+    for batch in by_length(contexts):
+        logits = next_token_logits(model, [contexts[index] for index in batch])
+        tokens = torch.tensor([targets[index].token for index in batch], device=logits.device)
+        own = logits.gather(1, tokens[:, None])[:, 0]
+        probabilities = (own - logits.logsumexp(dim=-1)).exp()
+        for index, rank, probability in zip(batch, ranks(logits, tokens).tolist(), probabilities.tolist(), strict=True):
+            found[index] = (rank, probability)
+    return found
+
+
+def report(outcomes: Sequence[TargetOutcome]) -> None:
+    """Logs what was reached, without the secrets' text."""
+    for outcome in outcomes:
+        name = f"request {outcome.request}, target token {outcome.position}"
+        if not outcome.reached:
+            LOG.warning(
+                "REVS: %s ended at rank %d instead of %d; edit more layers, or raise n_neurons or neuron_top_rank.",
+                name,
+                outcome.rank_after,
+                outcome.asked_rank,
+            )
+        elif not outcome.layers:
+            LOG.info("REVS: %s already had rank %d; nothing was changed for it.", name, outcome.rank_before)
