@@ -209,7 +209,7 @@ def through_host(requests: Sequence[dict[str, str]], batch_size: int = 50) -> di
     hparams.batch_size = batch_size
     editor = BaseEditor.from_hparams(hparams)
     with peak_memory() as peak:
-        seconds, (metrics, _, original) = clock(
+        seconds, (_, _, original) = clock(
             lambda: editor.batch_edit(
                 prompts=[request["prompt"] for request in requests],
                 target_new=[request["target_new"] for request in requests],
