@@ -14,6 +14,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -30,10 +31,11 @@ from revs_tars_plugin.data.secrets import SyntheticSecret, synthetic_secrets
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.evaluation import (
     OrdinaryText,
+    Probe,
     attack_score,
     delta_scores,
     efficacy,
-    greedy_continuation,
+    greedy_continuations,
     logit_lens_scores,
     probes_of,
     unlearning_score,
@@ -59,13 +61,14 @@ def main() -> None:
     secrets = synthetic_secrets(arguments.per_template, arguments.seed)
     folder = memorised_model(secrets, arguments.per_template, arguments.seed)
     model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    forget, retain = ([s for s in part if says(model, tok, s.prompt, s)] for part in (secrets[::2], secrets[1::2]))
+    forget, retain = (known(model, tok, part) for part in (secrets[::2], secrets[1::2]))
     print(f"Known by heart: {len(forget)} secrets to forget, {len(retain)} to retain, of {len(secrets)}.")
     text = ordinary_text(model, tok, arguments)
 
     rows = {}
     for name, settings in SETTINGS.items():
         hparams = REVSHyperParams.from_hparams(settings)
+        hparams.stats_dir = str(folder.parent / "stats")
         requests = [{"prompt": s.prompt, "target_new": s.target, "subject": s.subject} for s in forget]
         # Ordinary text is measured once and kept on disk; it is no part of a secret's time.
         if name == "covariance":
@@ -74,9 +77,12 @@ def main() -> None:
         edits = execute_revs(model, tok, requests, hparams)
         seconds = time.perf_counter() - start
         if "none" not in rows:
-            rows["none"] = figures(model, tok, forget, retain, edits, text, 0.0)
+            rows["none"] = figures(model, tok, forget, retain, edits, text)
+        # What an attacker finds of secrets that the model never saw, in the same places of the same templates.
+        rows[f"never learned ({name})"] = attacks(model, tok, strangers(forget, arguments.seed), edits)
         edits.apply(model)
-        rows[name] = figures(model, tok, forget, retain, edits, text, seconds)
+        rows[name] = figures(model, tok, forget, retain, edits, text)
+        rows[name]["seconds per secret"] = seconds / len(forget)
         rows[name]["edited weights"] = edits.n_changed
         rows[name]["at the asked rank"] = f"{sum(o.reached for o in edits.outcomes)}/{len(edits.outcomes)}"
         edits.undo(model)
@@ -116,51 +122,71 @@ def ordinary_text(model: torch.nn.Module, tok: object, arguments: argparse.Names
     return OrdinaryText(model, list(sample_from_model(model, tok, count, 256, seed=arguments.seed + 1000)))
 
 
-def says(model: torch.nn.Module, tok: object, prompt: str, secret: SyntheticSecret) -> bool:
-    """Whether greedy decoding gives the secret away."""
-    length = len(tok(" " + secret.target)["input_ids"]) + 1  # type: ignore[operator]
-    return greedy_continuation(model, tok, prompt, length).strip().startswith(secret.target)
+def known(
+    model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret], other_wording: bool = False
+) -> list[SyntheticSecret]:
+    """Those that greedy decoding gives away."""
+    length = max(len(tok(" " + secret.target)["input_ids"]) for secret in secrets) + 1
+    prompts = [secret.rephrase_prompt if other_wording else secret.prompt for secret in secrets]
+    said = greedy_continuations(model, tok, prompts, length)
+    return [s for s, text in zip(secrets, said, strict=True) if text.strip().startswith(s.target)]
+
+
+def strangers(secrets: list[SyntheticSecret], seed: int) -> list[SyntheticSecret]:
+    """Other people with other secrets, template by template."""
+    templates = {(s.kind, s.prompt.replace(s.subject, "{}")) for s in secrets}
+    made = synthetic_secrets(1, seed + 7)
+    by_template = {(s.kind, s.prompt.replace(s.subject, "{}")): s for s in made}
+    assert templates <= by_template.keys()
+    return [by_template[s.kind, s.prompt.replace(s.subject, "{}")] for s in secrets]
+
+
+def attacks(model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret], edits: EditSet) -> dict[str, object]:
+    """How well the tokens that the edit chose are hidden: in the output, and from attacks on inner layers."""
+    positions: dict[int, list[int]] = {}
+    for outcome in edits.outcomes:
+        positions.setdefault(outcome.request, []).append(outcome.position)
+    targets = [secret.target for secret in secrets]
+
+    def probes(prompts: list[str]) -> list[Probe]:
+        return probes_of(tok, prompts, targets, positions)
+
+    own, other = probes([s.prompt for s in secrets]), probes([s.rephrase_prompt for s in secrets])
+    decoder = Decoder(model, REVSHyperParams.from_hparams("smollm2-135m"))
+    lens = logit_lens_scores(decoder, own)
+    perturbation = logit_lens_scores(decoder, probes([perturbed(s.prompt, 4242) for s in secrets]))
+    delta = float(delta_scores(decoder, own).min())
+    return {
+        "efficacy@100": efficacy(model, own),
+        "generality@100": efficacy(model, other),
+        "logit lens": attack_score(lens),
+        "  in layer": int(lens.mean(dim=1).argmin()),
+        "perturbation": attack_score(perturbation),
+        "  in layer ": int(perturbation.mean(dim=1).argmin()),
+        "delta": delta,
+        "Resistance Score": harmonic([attack_score(lens), attack_score(perturbation), delta]),
+    }
 
 
 def figures(
     model: torch.nn.Module,
-    tok: object,
+    tok: Any,
     forget: list[SyntheticSecret],
     retain: list[SyntheticSecret],
     edits: EditSet,
     text: OrdinaryText,
-    seconds: float,
 ) -> dict[str, object]:
-    """All figures for the model as it stands, asked for the tokens that the edit chose."""
-    positions: dict[int, list[int]] = {}
-    for outcome in edits.outcomes:
-        positions.setdefault(outcome.request, []).append(outcome.position)
-    targets = [secret.target for secret in forget]
-
-    def probes(prompts: list[str]) -> list:
-        return probes_of(tok, prompts, targets, positions)
-
-    own, other = probes([s.prompt for s in forget]), probes([s.rephrase_prompt for s in forget])
-    decoder = Decoder(model, REVSHyperParams.from_hparams("smollm2-135m"))
-    lens = attack_score(logit_lens_scores(decoder, own))
-    perturbation = attack_score(logit_lens_scores(decoder, probes([perturbed(s.prompt, 4242) for s in forget])))
-    delta = float(delta_scores(decoder, own).min())
-    hidden, general = efficacy(model, own), efficacy(model, other)
-    specific = sum(says(model, tok, s.prompt, s) for s in retain) / len(retain)
-    cost = text.compare(model)
+    """All figures for the model as it stands."""
+    found = attacks(model, tok, forget, edits)
+    specific = len(known(model, tok, retain)) / len(retain)
+    score = unlearning_score(float(found["efficacy@100"]), specific, float(found["generality@100"]))  # type: ignore[arg-type]
     return {
-        "efficacy@100": hidden,
-        "generality@100": general,
+        **found,
         "specificity": specific,
-        "Unlearning Score": unlearning_score(hidden, specific, general),
-        "logit lens": lens,
-        "perturbation": perturbation,
-        "delta": delta,
-        "Resistance Score": harmonic([lens, perturbation, delta]),
-        "still generated": f"{sum(says(model, tok, s.prompt, s) for s in forget)}/{len(forget)}",
-        "behind the other wording": f"{sum(says(model, tok, s.rephrase_prompt, s) for s in forget)}/{len(forget)}",
-        **dataclasses.asdict(cost),
-        "seconds per secret": seconds / len(forget),
+        "Unlearning Score": score,
+        "still generated": f"{len(known(model, tok, forget))}/{len(forget)}",
+        "behind the other wording": f"{len(known(model, tok, forget, True))}/{len(forget)}",
+        **dataclasses.asdict(text.compare(model)),
     }
 
 
@@ -173,7 +199,7 @@ def show(rows: dict[str, dict[str, object]]) -> None:
     for key in dict.fromkeys(key for row in rows.values() for key in row):
         cells = [row.get(key, "") for row in rows.values()]
         table.add_row(key, *(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    Console(width=120).print(table)
+    Console(width=118).print(table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import InputError, apply_revs_to_model, execute_revs
 from revs_tars_plugin.requests import perturbed, read_requests
-from revs_tars_plugin.revs.contexts import other_contexts
+from revs_tars_plugin.revs.contexts import borrowed_prompts, other_contexts
 from revs_tars_plugin.revs.covariance import layer_schedule, solve_jointly
 from revs_tars_plugin.revs.siblings import Sibling, make_siblings, same_form
 from revs_tars_plugin.revs.token_selection import surprises
@@ -30,6 +30,7 @@ def settings(tmp_path):
             "siblings": 0,
             "sibling_contexts": 0,
             "perturbed_contexts": 0,
+            "borrowed_contexts": 0,
         }
         return tiny_settings(**{**common, **changes})
 
@@ -220,13 +221,29 @@ def test_other_contexts_hold_the_beginning_of_the_secret(tok, settings):
     own = secret(tok, "w1 w2 w3", "w7 w8 w9")
     siblings = [Sibling("w4 w2 w3", "w1")]
     hparams = settings(sibling_contexts=1, perturbed_contexts=2)
-    contexts = other_contexts(own, 2, siblings, tok, hparams)
+    contexts = other_contexts(own, 2, siblings, [own], tok, hparams)
     assert len(contexts) == 3
     assert all(context[-2:] == own.target_ids[:2] for context in contexts)
-    assert contexts[0] == tuple(tok("w4 w2 w3 w7 w8")["input_ids"])
+    assert contexts[2] == tuple(tok("w4 w2 w3 w7 w8")["input_ids"])
     # Nothing of the secret leads to its first token behind somebody else's prompt.
-    assert len(other_contexts(own, 0, siblings, tok, hparams)) == 2
-    assert other_contexts(own, 2, siblings, tok, tiny_settings()) == ()
+    assert len(other_contexts(own, 0, siblings, [own], tok, hparams)) == 2
+    assert other_contexts(own, 2, siblings, [own], tok, tiny_settings()) == ()
+
+
+def test_prompts_are_borrowed_with_the_own_subject(tok):
+    wordings = ("The number of {} is", "Call {} at", "{} lives in", "Ask {} about")
+    requests = [
+        {"prompt": wording.format(name), "target_new": "w5", "subject": name}
+        for wording in wordings
+        for name in ("Ann Lee", "Bo Ray")
+    ]
+    secrets = read_requests(requests, tok)
+    borrowed = borrowed_prompts(secrets[1], secrets, 2, seed=0)
+    assert len(borrowed) == 2
+    assert set(borrowed) < {wording.format("Bo Ray") for wording in wordings[1:]}
+    assert len(borrowed_prompts(secrets[1], secrets, 9, seed=0)) == 3
+    assert borrowed_prompts(secret(tok, "w1 w2"), secrets, 2, seed=0) == []
+    assert borrowed_prompts(secrets[0], secrets[:2], 2, seed=0) == []
 
 
 def test_perturbed_prompts_are_the_same_for_the_same_seed():

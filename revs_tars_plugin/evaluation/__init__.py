@@ -1,7 +1,7 @@
 """Measuring what an edit did: is it gone under attack, and what did it cost."""
 
 from .attacks import attack_score, delta_scores, logit_lens_scores
-from .continuation import greedy_continuation
+from .continuation import greedy_continuation, greedy_continuations
 from .integrity import OrdinaryText, TextIntegrity, kl_divergence, next_token_log_probabilities
 from .probes import Probe, probes_of
 from .scores import efficacy, unlearning_score
@@ -14,6 +14,7 @@ __all__ = [
     "delta_scores",
     "efficacy",
     "greedy_continuation",
+    "greedy_continuations",
     "kl_divergence",
     "logit_lens_scores",
     "next_token_log_probabilities",

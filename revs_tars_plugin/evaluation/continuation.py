@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,19 +11,39 @@ from torch import nn
 from ..decoder import evaluating
 
 
-@torch.no_grad()
 def greedy_continuation(model: nn.Module, tok: Any, prompt: str, max_new_tokens: int = 8) -> str:
     """Returns the text that greedy decoding puts after a prompt, without the prompt, cut at the end-of-text token."""
-    encoded = tok(prompt, return_tensors="pt")
+    return greedy_continuations(model, tok, [prompt], max_new_tokens)[0]
+
+
+@torch.no_grad()
+def greedy_continuations(
+    model: nn.Module, tok: Any, prompts: Sequence[str], max_new_tokens: int = 8, batch_size: int = 32
+) -> list[str]:
+    """Returns what greedy decoding puts after each prompt, many prompts at a time.
+
+    Args:
+        model: A causal language model.
+        tok: Its tokenizer.
+        prompts: Texts of any lengths; they are padded on the left.
+        max_new_tokens: How many tokens are decoded.
+        batch_size: Prompts decoded together.
+    """
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids = encoded["input_ids"].to(device)
-    with evaluating(model):
-        out = model.generate(  # type: ignore[operator]
-            input_ids=ids,
-            attention_mask=encoded["attention_mask"].to(device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id,
-        )
-    text: str = tok.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-    return text
+    padding = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
+    texts: list[str] = []
+    for start in range(0, len(prompts), batch_size):
+        sequences = [tok(prompt)["input_ids"] for prompt in prompts[start : start + batch_size]]
+        longest = max(map(len, sequences))
+        ids = torch.tensor([[padding or 0] * (longest - len(sequence)) + sequence for sequence in sequences])
+        mask = torch.tensor([[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences])
+        with evaluating(model):
+            out = model.generate(  # type: ignore[operator]
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=padding,
+            )
+        texts += tok.batch_decode(out[:, longest:], skip_special_tokens=True)
+    return texts

@@ -47,7 +47,7 @@ class REVSHyperParams(UnlearnHyperParams):
         neuron_bottom_rank: `neurons`: the rank that each edited neuron's output gets.
         neuron_top_rank: `neurons`: how far one may be pushed when `n_neurons` at the bottom rank are too few.
         schedule: `covariance`: `joint`, all secrets of a call in one batched pass, or `sequential`, one after another.
-        sweeps: `covariance`: how many passes are made at least; later ones repair what later layers moved.
+        sweeps: `covariance`: how many passes the last tokens make at most before the ranks are measured.
         ridge_first_layer: `covariance`: what is added to the second moment's diagonal in the model's first layer, as a
             share of its mean; geometric in between.
         ridge_last_layer: `covariance`: the same in the last layer.
@@ -59,6 +59,8 @@ class REVSHyperParams(UnlearnHyperParams):
         stats_dir: `covariance`: where these files lie.
         sibling_contexts: `covariance`: behind how many sibling prompts a secret that was begun must not go on either.
         perturbed_contexts: `covariance`: behind how many variants of its own prompt, with random spaces.
+        borrowed_contexts: `covariance`: behind how many prompts of the call's other requests, with its own subject in
+            place of theirs, a secret that was begun must not go on either.
         siblings: How many sibling prompts are made for each template of the call; 0 makes none.
         sibling_weight: `covariance`: weight of their second moment beside ordinary text.
         retain_texts: `covariance`: a file of texts, one a line, that must not change.
@@ -82,7 +84,7 @@ class REVSHyperParams(UnlearnHyperParams):
     neuron_bottom_rank: float = 0.6
     neuron_top_rank: float = 0.9
     schedule: str = "joint"
-    sweeps: int = 2
+    sweeps: int = 1
     ridge_first_layer: float = 0.03
     ridge_last_layer: float = 0.003
     damping_first_layer: float = 0.02
@@ -93,6 +95,7 @@ class REVSHyperParams(UnlearnHyperParams):
     stats_dir: str = "~/.cache/revs-tars-plugin/stats"
     sibling_contexts: int = 1
     perturbed_contexts: int = 1
+    borrowed_contexts: int = 1
     siblings: int = 8
     sibling_weight: float = 1.0
     retain_texts: str = ""
@@ -124,6 +127,7 @@ class REVSHyperParams(UnlearnHyperParams):
                     "siblings",
                     "sibling_contexts",
                     "perturbed_contexts",
+                    "borrowed_contexts",
                     "sibling_weight",
                     "retain_weight",
                 )

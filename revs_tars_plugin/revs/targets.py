@@ -62,7 +62,7 @@ def choose_targets(
     asked = hparams.token_method in ("specific", "chained")
     surprise = surprises(model, tok, secrets, siblings) if asked else {}
     return [
-        Target(secret, position, other_contexts(secret, position, siblings[secret.index], tok, hparams))
+        Target(secret, position, other_contexts(secret, position, siblings[secret.index], secrets, tok, hparams))
         for secret in secrets
         for position in select_positions(secret, tok, hparams, generator, surprise.get(secret.index))
     ]
