@@ -32,7 +32,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from revs_tars_plugin import REVSHyperParams, execute_revs
 from revs_tars_plugin.batching import by_length
 from revs_tars_plugin.data import demo_model
-from revs_tars_plugin.decoder import Decoder, next_token_logits
+from revs_tars_plugin.decoder import Decoder
+from revs_tars_plugin.forward import next_token_logits
 from revs_tars_plugin.requests import read_requests
 from revs_tars_plugin.statistics import sample_from_model, second_moments
 

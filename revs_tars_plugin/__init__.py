@@ -4,6 +4,7 @@ from .edits import EditSet
 from .errors import EditConflictError, HostError, InputError
 from .host import register
 from .revs import REVSHyperParams, apply_revs_to_model, execute_revs
+from .tars import TARSHyperParams, apply_tars_to_model, execute_tars
 
 __all__ = [
     "EditConflictError",
@@ -11,7 +12,10 @@ __all__ = [
     "HostError",
     "InputError",
     "REVSHyperParams",
+    "TARSHyperParams",
     "apply_revs_to_model",
+    "apply_tars_to_model",
     "execute_revs",
+    "execute_tars",
     "register",
 ]

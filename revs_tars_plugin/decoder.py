@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from .errors import InputError, did_you_mean
+from .forward import evaluating, padded, without_head
 from .hyperparams import UnlearnHyperParams
 from .vocabulary import Vocabulary
 
@@ -20,11 +21,11 @@ _EDITABLE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
-class FF2:
-    """The second feed-forward matrix of a layer, in one orientation whatever the module's class.
+class FeedForwardMatrix:
+    """One feed-forward matrix of a layer, in one orientation whatever the module's class.
 
-    A *neuron* is one column of the d x f matrix that maps FF2's input to its output: a column of a `Linear` weight,
-    a row of a `Conv1D` weight.
+    A *neuron* is a vector of the residual space: of FF2, which writes there, one column of its d x f matrix (a column
+    of a `Linear` weight, a row of a `Conv1D` weight); of FF1, which reads there, one row.
     """
 
     module: nn.Module
@@ -97,7 +98,10 @@ class Decoder:
                 _check_placement(parameter, f"{getattr(hparams, label)}.{name}")
         self.vocabulary = Vocabulary(head, hparams.lm_head_module, norm, hparams.ln_f_module)
         self.layer_modules = [self._find("layer_module_tmp", hparams.layer_module_tmp.format(i)) for i in range(count)]
-        self.ff2 = {layer: self._find_ff2(hparams.rewrite_module_tmp.format(layer)) for layer in self.layers}
+        self.ff2 = {
+            layer: self._find_matrix("rewrite_module_tmp", hparams.rewrite_module_tmp.format(layer), writes=True)
+            for layer in self.layers
+        }
         widths = {ff2.width for ff2 in self.ff2.values()}
         self.ff_width = min(widths)
 
@@ -186,97 +190,33 @@ class Decoder:
             f'{key} names "{name}", which this {type(self.model).__name__} does not have{did_you_mean(name, names)}'
         )
 
-    def _find_ff2(self, name: str) -> FF2:
-        module = self._find("rewrite_module_tmp", name)
+    def first_matrices(self, key: str, template: str) -> dict[int, FeedForwardMatrix]:
+        """Returns the matrix of every edited layer that reads the residual space: gate, up, or the only one.
+
+        Args:
+            key: The setting that names it.
+            template: Its name, with `{}` for the layer.
+
+        Raises:
+            InputError: When there is no such matrix, or it cannot be edited.
+        """
+        return {layer: self._find_matrix(key, template.format(layer), writes=False) for layer in self.layers}
+
+    def _find_matrix(self, key: str, name: str, *, writes: bool) -> FeedForwardMatrix:
+        module = self._find(key, name)
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
-            raise InputError(f'rewrite_module_tmp names "{name}", a {type(module).__name__} without a weight.')
+            raise InputError(f'{key} names "{name}", a {type(module).__name__} without a weight.')
         _check_placement(weight, f"{name}.weight")
-        neuron_dim = 0 if isinstance(module, Conv1D) else 1
+        neuron_dim = int(isinstance(module, Conv1D) != writes)
         if weight.dim() != 2 or weight.shape[1 - neuron_dim] != self.vocabulary.width:
             raise InputError(
-                f'rewrite_module_tmp names "{name}" with a weight of shape {tuple(weight.shape)}; FF2 must write into '
-                f"the residual space of width {self.vocabulary.width}."
+                f'{key} names "{name}" with a weight of shape {tuple(weight.shape)}; it must '
+                f"{'write into' if writes else 'read'} the residual space of width {self.vocabulary.width}."
             )
         if not bool(weight.isfinite().all()):
             raise InputError(f'The weight "{name}.weight" holds NaN or Inf; load the model again before editing it.')
-        return FF2(module=module, weight_name=f"{name}.weight", neuron_dim=neuron_dim)
-
-
-def next_token_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "n vocabulary"]:
-    """Returns a model's own logits after each token sequence, float32."""
-    return selected_logits(model, sequences, [(row, len(sequence) - 1) for row, sequence in enumerate(sequences)])
-
-
-def selected_logits(
-    model: nn.Module, sequences: Sequence[Sequence[int]], picks: Sequence[tuple[int, int]], *, gradients: bool = False
-) -> Float[Tensor, "k vocabulary"]:
-    """Returns a model's own logits at chosen positions, float32.
-
-    Sequences of several lengths are padded on the right into one batch; the head sees the chosen positions alone, so no
-    positions x vocabulary matrix is made.
-
-    Args:
-        model: A causal language model.
-        sequences: Token ids.
-        picks: Sequence and position of each wanted row.
-        gradients: Keep what a backward pass needs.
-    """
-    ids, mask = padded(model, sequences)
-    rows, positions = torch.tensor(list(picks)).T
-
-    def only_picked(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]
-        return (hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(only_picked)  # type: ignore[operator]
-    try:
-        with evaluating(model), torch.set_grad_enabled(gradients):
-            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
-    finally:
-        handle.remove()
-    logits: Tensor = output.logits[0].float()
-    return logits
-
-
-def padded(
-    model: nn.Module, sequences: Sequence[Sequence[int]]
-) -> tuple[Int[Tensor, "n positions"], Int[Tensor, "n positions"]]:
-    """Returns token ids padded on the right, and 1 where they hold a token, on the device the model takes them."""
-    mask = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
-    ids = torch.zeros_like(mask)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(list(sequence))
-        mask[row, : len(sequence)] = 1
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    return ids.to(device), mask.to(device)
-
-
-@contextmanager
-def without_head(model: nn.Module) -> Iterator[None]:
-    """Lets no position through to the head for a while, where only the layers matter."""
-
-    def nothing(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][:, :0], *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(nothing)  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switches dropout off for a while; every module's mode is put back as it was."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+        return FeedForwardMatrix(module=module, weight_name=f"{name}.weight", neuron_dim=neuron_dim)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:

@@ -18,7 +18,7 @@ class EditSet:
 
     Attributes:
         method: The algorithm's name.
-        edits: One entry per changed weight.
+        edits: One entry per changed weight; several where they change different neurons of it.
         outcomes: What happened to each target, as the method's own records.
     """
 
@@ -77,7 +77,9 @@ class OriginalWeights(Mapping[str, Tensor]):
         """Remembers model and edit; with `restores=False` the mapping is empty and the edit stays."""
         self.edits = edits
         self._model = model
-        self._by_name = {edit.name: edit for edit in edits.edits} if restores else {}
+        self._by_name: dict[str, list[WeightEdit]] = {}
+        for edit in edits.edits if restores else ():
+            self._by_name.setdefault(edit.name, []).append(edit)
 
     def kept(self) -> OriginalWeights:
         """Returns an empty mapping with the same `edits`, for a caller that must not restore anything."""
@@ -85,7 +87,11 @@ class OriginalWeights(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         """Returns a new tensor with the weight as it was before the edit."""
-        return self._by_name[name].original(_parameter(self._model, name))
+        weight: Tensor = _parameter(self._model, name)
+        # Several edits of one weight change different neurons of it.
+        for edit in self._by_name[name]:
+            weight = edit.original(weight)
+        return weight
 
     def __iter__(self) -> Iterator[str]:
         """Iterates over the names of the changed weights."""

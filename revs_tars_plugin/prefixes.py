@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from .batching import by_length
-from .decoder import evaluating, padded, without_head
+from .forward import evaluating, padded, without_head
 
 
 @dataclass(frozen=True)

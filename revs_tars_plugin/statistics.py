@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .decoder import Decoder, LayerState, evaluating
+from .decoder import Decoder, LayerState
 from .errors import InputError
+from .forward import evaluating, padded
 
 # The data sets that the host's own statistics know, by its names for them.
 _HOST_DATASETS = {
@@ -152,6 +153,44 @@ def collect(decoder: Decoder, sequences: Iterable[Sequence[int]]) -> dict[int, S
     if not count:
         raise InputError("There is no text to compute second moments from; check mom2_dataset.")
     return {layer: SecondMoment(total.cpu(), count) for layer, total in totals.items()}
+
+
+@torch.no_grad()
+def mean_state(decoder: Decoder, tok: Any, source: str, layer: int, n_samples: int, seed: int) -> Float[Tensor, " d"]:
+    """Returns the mean output of a layer over all positions of ordinary text: what its states have in common.
+
+    Args:
+        decoder: The model.
+        tok: Its tokenizer.
+        source: As in `second_moments`.
+        layer: Whose output; negative counts from the model's last.
+        n_samples: How many texts, of at most 64 tokens each.
+        seed: For "sampled".
+
+    Raises:
+        InputError: When the source cannot be read or holds no text.
+    """
+    # Read before the hook is there: sampled text is made by the model itself.
+    sequences = list(_sequences(decoder.model, tok, source, n_samples, 64, seed))
+    total, count = torch.zeros(decoder.vocabulary.width), 0
+    states: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = decoder.layer_modules[layer].register_forward_hook(keep)
+    try:
+        for batch in _batches(sequences):
+            states.clear()
+            decoder.forward_through_layers(batch, lambda _layer, _state: None)
+            _, mask = padded(decoder.model, batch)
+            total += states[0][mask.bool().to(states[0].device)].float().sum(dim=0).cpu()
+            count += sum(map(len, batch))
+    finally:
+        handle.remove()
+    if not count:
+        raise InputError("There is no text to compute a mean state from; check mom2_dataset.")
+    return total / count
 
 
 def _batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

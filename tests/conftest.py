@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 # Shapes written in signatures are checked while the tests run, and only then; settings and requests check themselves.
 # (Not `statistics`: beartype takes a tqdm bar for something asynchronous.)
 _SHAPED = [
-    *["norms", "rank_steps", "vocabulary", "decoder", "edits", "trial_edits", "weight_edits", "evaluation"],
+    *["norms", "rank_steps", "vocabulary", "decoder", "forward", "edits", "trial_edits", "weight_edits", "evaluation"],
     *["revs.covariance", "revs.gradients", "revs.neuron_selection", "revs.neuron_steps", "revs.sequential"],
 ]
 install_import_hook([f"revs_tars_plugin.{name}" for name in _SHAPED], "beartype.beartype")

@@ -7,7 +7,8 @@ import torch
 from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import apply_revs_to_model, execute_revs
-from revs_tars_plugin.decoder import Decoder, next_token_logits
+from revs_tars_plugin.decoder import Decoder
+from revs_tars_plugin.forward import next_token_logits
 from revs_tars_plugin.requests import read_requests
 from revs_tars_plugin.revs.neuron_selection import select_neurons
 from revs_tars_plugin.revs.neuron_steps import (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..decoder import evaluating
+from ..forward import evaluating
 
 
 def greedy_continuation(model: nn.Module, tok: Any, prompt: str, max_new_tokens: int = 8) -> str:

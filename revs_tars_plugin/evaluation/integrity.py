@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..decoder import next_token_logits, selected_logits
+from ..forward import next_token_logits, selected_logits
 
 
 def next_token_log_probabilities(

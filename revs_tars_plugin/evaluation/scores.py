@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..decoder import next_token_logits
+from ..forward import next_token_logits
 from ..rank_steps import ranks
 from .probes import Probe
 

@@ -11,6 +11,7 @@ from ..edits import OriginalWeights
 from ..errors import HostError
 from ..hyperparams import UnlearnHyperParams
 from ..revs import REVSHyperParams, apply_revs_to_model
+from ..tars import TARSHyperParams, apply_tars_to_model
 from .easyedit import Host, load_host
 
 _OURS = "_revs_tars_plugin"
@@ -25,13 +26,16 @@ class Method:
     hyperparams: type[UnlearnHyperParams]
 
 
-METHODS = (Method("REVS", apply_revs_to_model, REVSHyperParams),)
+METHODS = (
+    Method("REVS", apply_revs_to_model, REVSHyperParams),
+    Method("TARS", apply_tars_to_model, TARSHyperParams),
+)
 
 
 def register() -> Host:
-    """Makes `alg_name: REVS` work in EasyEdit, and `from easyeditor import REVSHyperParams`.
+    """Makes `alg_name: REVS` and `TARS` work in EasyEdit.
 
-    Calling it again changes nothing.
+    Afterwards `from easyeditor import REVSHyperParams, TARSHyperParams` works too. Calling it again changes nothing.
 
     Returns:
         The host and its generation.

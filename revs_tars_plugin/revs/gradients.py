@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..decoder import Decoder, selected_logits
+from ..decoder import Decoder
+from ..forward import selected_logits
 
 
 def activation_gradients(decoder: Decoder, context: Sequence[int], token: int) -> dict[int, Float[Tensor, " f"]]:

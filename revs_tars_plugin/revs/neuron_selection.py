@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..decoder import FF2
+from ..decoder import FeedForwardMatrix
 from ..vocabulary import Demotions, Vocabulary
 from .revs_hparams import REVSHyperParams
 
@@ -15,7 +15,7 @@ _SLICE = 128
 
 
 def select_neurons(
-    ff2: FF2,
+    ff2: FeedForwardMatrix,
     activation: Float[Tensor, " f"],
     vocabulary: Vocabulary,
     demotion: Demotions,
@@ -56,7 +56,7 @@ def select_neurons(
 
 
 def _ranks(
-    ff2: FF2, neurons: Int[Tensor, " k"], activation: Tensor, vocabulary: Vocabulary, demotion: Demotions
+    ff2: FeedForwardMatrix, neurons: Int[Tensor, " k"], activation: Tensor, vocabulary: Vocabulary, demotion: Demotions
 ) -> Int[Tensor, " k"]:
     """The target's rank in what each neuron contributes; with a negative activation the reverse of its vector."""
     contributions = ff2.neurons(neurons).float() * activation[neurons].sign()[:, None]

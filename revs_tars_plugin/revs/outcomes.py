@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..batching import by_length
-from ..decoder import next_token_logits
+from ..forward import next_token_logits
 from ..rank_steps import ranks
 from .targets import Target
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ..batching import by_length
-from ..decoder import selected_logits
 from ..errors import InputError
+from ..forward import selected_logits
 from ..requests import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import FIXED, Sibling

@@ -1,0 +1,86 @@
+"""Running a model on token sequences: batches, the positions that matter, and nothing that is not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+def next_token_logits(model: nn.Module, sequences: Sequence[Sequence[int]]) -> Float[Tensor, "n vocabulary"]:
+    """Returns a model's own logits after each token sequence, float32."""
+    return selected_logits(model, sequences, [(row, len(sequence) - 1) for row, sequence in enumerate(sequences)])
+
+
+def selected_logits(
+    model: nn.Module, sequences: Sequence[Sequence[int]], picks: Sequence[tuple[int, int]], *, gradients: bool = False
+) -> Float[Tensor, "k vocabulary"]:
+    """Returns a model's own logits at chosen positions, float32.
+
+    Sequences of several lengths are padded on the right into one batch; the head sees the chosen positions alone, so no
+    positions x vocabulary matrix is made.
+
+    Args:
+        model: A causal language model.
+        sequences: Token ids.
+        picks: Sequence and position of each wanted row.
+        gradients: Keep what a backward pass needs.
+    """
+    ids, mask = padded(model, sequences)
+    rows, positions = torch.tensor(list(picks)).T
+
+    def only_picked(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(only_picked)  # type: ignore[operator]
+    try:
+        with evaluating(model), torch.set_grad_enabled(gradients):
+            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
+    finally:
+        handle.remove()
+    logits: Tensor = output.logits[0].float()
+    return logits
+
+
+def padded(
+    model: nn.Module, sequences: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "n positions"], Int[Tensor, "n positions"]]:
+    """Returns token ids padded on the right, and 1 where they hold a token, on the device the model takes them."""
+    mask = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    ids = torch.zeros_like(mask)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        mask[row, : len(sequence)] = 1
+    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    return ids.to(device), mask.to(device)
+
+
+@contextmanager
+def without_head(model: nn.Module) -> Iterator[None]:
+    """Lets no position through to the head for a while, where only the layers matter."""
+
+    def nothing(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][:, :0], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(nothing)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off for a while; every module's mode is put back as it was."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,91 @@
+"""What the host's requests mean for a concept: a name, the prompts that lead to it, and the tokens that begin it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ..requests import forgotten_text, read_requests, tokenise_in_context
+from .tars_hparams import TARSHyperParams
+
+# A token that holds fewer letters of the name than this (" e" of "einstein") begins many other words.
+_LETTERS = 3
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One concept to remove.
+
+    Attributes:
+        name: Its name, the forgotten text of its requests.
+        requests: Positions of these requests in the call.
+        prompts: Token ids of the prompts; the name comes next.
+        tokens: The tokens that begin the name, the one that follows the first prompt in front.
+    """
+
+    name: str
+    requests: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    tokens: tuple[int, ...]
+
+
+def read_concepts(
+    requests: Sequence[Mapping[str, Any]], tok: Any, hparams: TARSHyperParams, context_length: int | None = None
+) -> list[Concept]:
+    """Groups requests by the name they ask to forget, in the order in which the names first occur.
+
+    Args:
+        requests: The host's request dictionaries; `prompt` ends where the name comes next. One without a prompt may
+            give a "description", which `prompt_template` makes into one.
+        tok: The model's tokenizer.
+        hparams: `prompt_template` and `name_variants` count here.
+        context_length: The most tokens the model takes, if known.
+
+    Raises:
+        InputError: Naming the request and its field.
+    """
+    if isinstance(requests, Sequence) and not isinstance(requests, str):
+        requests = [_with_prompt(index, request, hparams) for index, request in enumerate(requests)]
+    secrets = read_requests(requests, tok, context_length=context_length)
+    by_name: dict[str, list[int]] = {}
+    for secret in secrets:
+        by_name.setdefault(secret.target.strip(), []).append(secret.index)
+    found = []
+    for name, indices in by_name.items():
+        own = [secrets[index].target_ids[0] for index in indices]
+        others = _variants(name, tok) if hparams.name_variants else []
+        found.append(
+            Concept(
+                name=name,
+                requests=tuple(indices),
+                prompts=tuple(secrets[index].prompt_ids for index in indices),
+                tokens=tuple(dict.fromkeys([*own, *others])),
+            )
+        )
+    return found
+
+
+def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:
+    if not isinstance(request, Mapping) or request.get("prompt"):
+        return request
+    description = request.get("description")
+    if not isinstance(description, str) or not description.strip():
+        raise InputError(
+            f'Request {index} has neither a "prompt" nor a "description"; give a text that leads to '
+            f"{forgotten_text(request) or 'the name'!r}."
+        )
+    return {**request, "prompt": hparams.prompt_template.format(description.strip())}
+
+
+def _variants(name: str, tok: Any) -> list[int]:
+    """First tokens of the name as it may be written; those that begin too many other words are left out."""
+    found = []
+    for spelling in dict.fromkeys([name, name[0].upper() + name[1:], name[0].lower() + name[1:]]):
+        _, behind_a_word = tokenise_in_context(tok, "of", spelling)
+        alone = tok(spelling, add_special_tokens=False)["input_ids"]
+        for ids in (behind_a_word, alone):
+            if ids and len(tok.decode([ids[0]]).strip()) >= min(_LETTERS, len(name)):
+                found.append(ids[0])
+    return found

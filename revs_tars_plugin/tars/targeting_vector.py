@@ -1,0 +1,91 @@
+"""Step 2 of TARS: the targeting vector, which triggers the concept's name in the head (section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from ..vocabulary import Vocabulary
+
+# Share of a round's candidates whose mean the next round starts from.
+_KEPT = 8
+
+
+def whitened(vocabulary: Vocabulary, tokens: Sequence[int]) -> Float[Tensor, " d"]:
+    """Returns the unit vector `sum over t of (W^T W)^-1 W[t]`: what raises the logits of the name and no others.
+
+    Of the published search's aim (a vector that the head reads as the name) this is the solution in closed form, with
+    what all states share taken out by the head's own second moment.
+    """
+    directions = vocabulary.demotions(torch.tensor(list(tokens))).directions
+    # A demotion direction is divided by the final norm's gain; the vectors compared here are not.
+    raising = directions * vocabulary.norm.gain.to(directions.device)
+    return torch.nn.functional.normalize(raising.sum(dim=0), dim=0)
+
+
+def refined_by_noise(
+    vocabulary: Vocabulary,
+    concept: Float[Tensor, " d"],
+    tokens: Sequence[int],
+    *,
+    probability: float,
+    scale: float,
+    candidates: int,
+    rounds: int,
+    generator: torch.Generator,
+) -> Float[Tensor, " d"]:
+    """Searches around the concept vector for one that triggers the name, as published: noise, head, keep the best.
+
+    Args:
+        vocabulary: Final norm and head.
+        concept: The approximate concept vector.
+        tokens: The tokens that begin the name.
+        probability: What the head must give them together.
+        scale: Length of the noise as a share of the vector's.
+        candidates: How many are drawn in a round.
+        rounds: How many rounds.
+        generator: Where the noise comes from.
+
+    Returns:
+        The vector, of the length it has in the residual space.
+
+    Raises:
+        InputError: When no candidate reaches the probability; names the best found.
+    """
+    centre, best, best_probability = concept, concept, -1.0
+    size = scale * float(concept.norm()) / len(concept) ** 0.5
+    for _ in range(rounds):
+        noise = torch.randn(candidates, len(concept), generator=generator).to(concept.device)
+        tried = torch.cat([centre[None], centre + size * noise])
+        found = name_probabilities(vocabulary, tried, tokens)
+        order = found.argsort(descending=True)
+        if float(found[order[0]]) > best_probability:
+            best, best_probability = tried[order[0]], float(found[order[0]])
+        if best_probability >= probability:
+            return best
+        centre = tried[order[: max(1, candidates // _KEPT)]].mean(dim=0)
+    raise InputError(
+        f"No noise candidate triggers the concept's name with targeting_probability {probability:g}; the best found "
+        f"has {best_probability:.3g}. Lower it, or raise rounds, candidates or noise_scale."
+    )
+
+
+def name_probabilities(
+    vocabulary: Vocabulary, hidden: Float[Tensor, "n d"], tokens: Sequence[int]
+) -> Float[Tensor, " n"]:
+    """Returns what the final norm and the head make of residual vectors: the probability of any of the tokens."""
+    logits = vocabulary.logits(hidden)
+    if not vocabulary.has_offsets:
+        logits = logits / vocabulary.scale(hidden).to(logits.device)[:, None]
+    log_probabilities = logits.log_softmax(dim=-1)
+    return log_probabilities[:, torch.tensor(list(tokens), device=logits.device)].logsumexp(dim=-1).exp()
+
+
+def without_common(vector: Float[Tensor, " d"], common: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    """Takes off a vector what it shares with the mean state of ordinary text."""
+    unit = torch.nn.functional.normalize(common.to(vector.device), dim=0)
+    return vector - (vector @ unit) * unit

@@ -1,0 +1,121 @@
+"""The settings of TARS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ..errors import InputError, did_you_mean
+from ..hyperparams import UnlearnHyperParams
+
+REFINEMENTS = ("whitened", "noise")
+AFFINITIES = ("specific", "contribution_per_activity", "contribution", "cosine")
+MATRICES = ("down", "gate", "up")
+ON_FAILURE = ("keep", "rollback")
+# Affinities that compare a neuron with what it does on ordinary text.
+NEEDS_ACTIVITY = ("specific", "contribution_per_activity")
+
+
+@dataclass
+class TARSHyperParams(UnlearnHyperParams):
+    """Settings of TARS (arXiv 2412.10257), beside the host's own keys.
+
+    The paper publishes neither code nor these numbers; the defaults are what measured best (docs/tars.md).
+
+    Attributes:
+        prompt_template: Made into the prompt of a request that gives a "description" and no prompt; needs one `{}`.
+        name_variants: Target all tokens that begin the name, with and without a space in front, capitalised or not;
+            off, only the one that follows the prompt.
+        concept_layer: Layer whose output at the end of the concept prompts is the approximate concept vector; negative
+            counts from the last.
+        concept_position: Position of that vector in the prompt; negative counts from its end.
+        refine: How the concept vector becomes the targeting vector: `whitened`, solved with the head's Gram matrix, or
+            `noise`, the published search.
+        targeting_probability: `noise`: the probability of the name that the targeting vector must trigger in the head.
+        noise_scale: `noise`: size of the noise, as a share of the vector's own.
+        candidates: `noise`: how many are drawn in a round.
+        rounds: `noise`: how many rounds; each starts from the mean of the best candidates of the round before.
+        remove_common: `noise`: take the mean state of ordinary text off the targeting vector.
+        affinity: How neurons are compared with the targeting vector: `specific`, by how much they write on the
+            concept's prompts beside ordinary text; `contribution_per_activity` and `contribution`, by what they add
+            along the vector there; `cosine`, as published.
+        matrices: In which feed-forward matrices: `down`, `gate`, `up`.
+        gate_module_tmp: Name of the gate matrix, with `{}`; needed where `matrices` names it.
+        up_module_tmp: Name of the up matrix, or of the only first one where there is no gate.
+        n_edits: The most vectors that are reversed for one concept.
+        goal_probability: Reversal stops when the name's probability is below it on every concept prompt.
+        min_probability: A concept whose name is less likely on all its prompts counts as unknown; nothing is changed.
+        reversal_scale: Length of a reversed vector, as a share of the one it replaces.
+        on_failure: What happens to a concept whose goal is not reached within `n_edits`: `keep` the edit or `rollback`.
+        mom2_dataset: Ordinary text: a file, a Hugging Face data set, or `sampled` from the model itself.
+        mom2_n_samples: How many texts of it.
+        mom2_dtype: Part of the name of the host's statistics files.
+        stats_dir: Where these files lie.
+    """
+
+    prompt_template: str = "{} This is called"
+    name_variants: bool = True
+    concept_layer: int = -1
+    concept_position: int = -1
+    refine: str = "whitened"
+    targeting_probability: float = 0.9
+    noise_scale: float = 0.5
+    candidates: int = 64
+    rounds: int = 20
+    remove_common: bool = True
+    affinity: str = "specific"
+    matrices: list[str] = field(default_factory=lambda: ["down"])
+    gate_module_tmp: str = ""
+    up_module_tmp: str = ""
+    n_edits: int = 10
+    goal_probability: float = 0.005
+    min_probability: float = 0.05
+    reversal_scale: float = 1.0
+    on_failure: str = "keep"
+    mom2_dataset: str = "sampled"
+    mom2_n_samples: int = 64
+    mom2_dtype: str = "float32"
+    stats_dir: str = "~/.cache/revs-tars-plugin/stats"
+
+    ALGORITHM: ClassVar[str] = "TARS"
+
+    def validate(self) -> None:
+        """Checks everything that needs no model."""
+        super().validate()
+        for name, known in (("refine", REFINEMENTS), ("affinity", AFFINITIES), ("on_failure", ON_FAILURE)):
+            value = getattr(self, name)
+            if value not in known:
+                raise InputError(
+                    f'{name} is "{value}"; it must be one of {", ".join(known)}{did_you_mean(value, known)}'
+                )
+        if not self.matrices:
+            raise InputError(f"matrices is empty; name at least one of {', '.join(MATRICES)}.")
+        for name in self.matrices:
+            if name not in MATRICES:
+                raise InputError(
+                    f'matrices names "{name}"; it must be of {", ".join(MATRICES)}{did_you_mean(name, MATRICES)}'
+                )
+            key = f"{name}_module_tmp"
+            if name != "down" and getattr(self, key).count("{}") != 1:
+                raise InputError(
+                    f'matrices names "{name}", but {key} is "{getattr(self, key)}"; give the matrix\'s name with one '
+                    '"{}" where the layer number goes.'
+                )
+        if self.prompt_template.count("{}") != 1:
+            raise InputError(
+                f'prompt_template is "{self.prompt_template}"; it needs one "{{}}" where the description goes.'
+            )
+        for name in ("n_edits", "candidates", "rounds", "mom2_n_samples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("targeting_probability", "goal_probability", "min_probability"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1.")
+        for name in ("noise_scale", "reversal_scale"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.min_probability < self.goal_probability:
+            raise InputError(
+                f"min_probability ({self.min_probability:g}) is below goal_probability ({self.goal_probability:g}): a "
+                "concept could be known and already removed; raise the first or lower the second."
+            )
