@@ -2,7 +2,7 @@
 
 import torch
 
-from revs_tars_plugin import REVSHyperParams
+from revs_tars_plugin import REVSHyperParams, TARSHyperParams
 
 LLAMA_NAMES = {
     "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
@@ -39,3 +39,19 @@ def assert_same_bits(model, before):
     for name, value in model.state_dict().items():
         assert value.dtype == before[name].dtype
         assert torch.equal(value.contiguous().view(torch.uint8), before[name].contiguous().view(torch.uint8)), name
+
+
+def tiny_tars(**changes):
+    """Settings of TARS for the tiny model."""
+    settings = {
+        "alg_name": "TARS",
+        "model_name": "tiny",
+        **LLAMA_NAMES,
+        "gate_module_tmp": "model.layers.{}.mlp.gate_proj",
+        "up_module_tmp": "model.layers.{}.mlp.up_proj",
+        "affinity": "contribution",
+        "n_edits": 60,
+        "goal_probability": 0.01,
+        "min_probability": 0.02,
+    }
+    return TARSHyperParams(**{**settings, **changes})

@@ -23,7 +23,7 @@ from revs_tars_plugin.decoder import Decoder
         ({"layer_module_tmp": "transformer.h.{}"}, 'layer_module_tmp names "transformer.h.0"'),
         ({"ln_f_module": "model.nor"}, 'did you mean "model.norm"?'),
         ({"lm_head_module": "head"}, 'lm_head_module names "head"'),
-        ({"rewrite_module_tmp": "model.layers.{}.mlp.up_proj"}, "FF2 must write into the residual space of width 32"),
+        ({"rewrite_module_tmp": "model.layers.{}.mlp.up_proj"}, "must write into the residual space of width 32"),
         ({"rewrite_module_tmp": "model.layers.{}.mlp"}, "without a weight"),
         ({"ln_f_module": "model.layers.0.mlp.up_proj"}, "no norm with one gain"),
         ({"layers": [7]}, "layers names layer 7, but the model has layers 0 to 2"),
