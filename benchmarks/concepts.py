@@ -1,0 +1,198 @@
+"""The concept benchmark: SmolLM2-135M loses twenty concepts, one after another.
+
+Every concept has prompts that the edit is given and held-out ones, facts about its name (the reverse direction), and
+prompts in other languages where the model knows it there. Beside them: 40 unrelated facts, and ordinary text.
+
+Run: python benchmarks/concepts.py [--refine whitened noise] [--concepts 20] [--text FILE] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from concept_facts import CONCEPTS, UNRELATED, Concept
+from pii import ordinary_text
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from revs_tars_plugin import TARSHyperParams, execute_tars
+from revs_tars_plugin.data import demo_model
+from revs_tars_plugin.evaluation import next_token_log_probabilities
+from revs_tars_plugin.requests import tokenise_in_context
+
+# Below this the model did not know it before, and there is nothing to forget.
+_KNOWN = 0.1
+_FIRST = 5
+
+
+def main() -> None:
+    """Removes the concepts with every asked setting and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--refine", nargs="+", default=["whitened", "noise"])
+    parser.add_argument("--concepts", type=int, default=len(CONCEPTS))
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings")
+    parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the model itself")
+    parser.add_argument("--tokens", type=int, default=1024, help="how many tokens of it")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", help="also write the figures there")
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    folder = demo_model()
+    model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    text = ordinary_text(model, tok, arguments)
+    concepts = CONCEPTS[: arguments.concepts]
+    changes = dict(item.split("=", 1) for item in arguments.set)
+    found = {}
+    for refine in arguments.refine:
+        settings = TARSHyperParams.from_hparams("smollm2-135m").to_dict()
+        hparams = TARSHyperParams(**{**settings, "refine": refine, **changes})
+        rows = run(model, tok, concepts, hparams, text)
+        show(f"TARS, refine: {refine}, {len(rows)} concepts one after another", [row["shown"] for row in rows])
+        summary = [summarise(rows[:count]) for count in dict.fromkeys((min(_FIRST, len(rows)), len(rows)))]
+        show(f"Summary, refine: {refine}", summary)
+        found[refine] = {"concepts": rows, "summary": summary, "settings": hparams.to_dict()}
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def run(
+    model: torch.nn.Module, tok: Any, concepts: Sequence[Concept], hparams: TARSHyperParams, text: Any
+) -> list[dict[str, Any]]:
+    """Removes one concept after another; returns a row each, measured with all edits so far in place."""
+    known = {concept.name: known_prompts(model, tok, concept) for concept in concepts}
+    facts = {concept.name: fact_log_likelihoods(model, tok, concept) for concept in concepts}
+    answers = next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1)
+    execute_tars(model, tok, requests_of(concepts[0]), hparams)  # ordinary text is measured once a model, and not timed
+    rows, edits = [], []
+    for count, concept in enumerate(concepts, 1):
+        edit = execute_tars(model, tok, requests_of(concept), hparams)
+        edit.apply(model)
+        edits.append(edit)
+        (outcome,) = edit.outcomes
+        held_out, foreign = known[concept.name]
+        after = name_probabilities(model, tok, [prompt for prompt, _ in held_out], concept.name)
+        abroad = name_probabilities(model, tok, [prompt for prompt, _ in foreign], concept.name)
+        fallen = [
+            before - now
+            for before, now in zip(facts[concept.name], fact_log_likelihoods(model, tok, concept), strict=True)
+        ]
+        # Of all concepts so far: does a later edit bring an earlier one back?
+        so_far = [
+            max(name_probabilities(model, tok, [prompt for prompt, _ in known[done.name][0]], done.name))
+            for done in concepts[:count]
+        ]
+        kept = int((next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1) == answers).sum())
+        cost = text.compare(model)
+        shown = {
+            "concept": concept.name,
+            "given": f"{max(outcome.before):.2f} -> {max(outcome.after):.4f}",
+            "held out": len(held_out),
+            "p before": statistics.mean(p for _, p in held_out),
+            "p after, worst": max(after),
+            "edits": outcome.reversed,
+            "facts, nats": statistics.mean(fallen),
+            "abroad": f"{max((p for _, p in foreign), default=0):.2f} -> {max(abroad, default=0):.4f}",
+            "KL median": cost.kl_median,
+            "KL mean": cost.kl_mean,
+            "top-1": cost.top1_agreement,
+            "facts kept": f"{kept}/{len(UNRELATED)}",
+            "s": outcome.seconds,
+        }
+        rows.append(
+            {
+                "shown": shown,
+                "held out after": after,
+                "foreign after": abroad,
+                "foreign before": [p for _, p in foreign],
+                "fallen": fallen,
+                "worst so far": max(so_far),
+                "kept": kept,
+                "reached": outcome.reached,
+            }
+        )
+    for edit in reversed(edits):
+        edit.undo(model)
+    return rows
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One line over all concepts; cost and worst probability are those with all of their edits in place."""
+    shown = [row["shown"] for row in rows]
+    last = shown[-1]
+    abroad = [
+        (before, after)
+        for row in rows
+        for before, after in zip(row["foreign before"], row["foreign after"], strict=True)
+    ]
+    return {
+        "concepts": len(rows),
+        "held-out p, worst": rows[-1]["worst so far"],
+        "edits, median": statistics.median(row["edits"] for row in shown),
+        "KL median": last["KL median"],
+        "KL mean": last["KL mean"],
+        "top-1": last["top-1"],
+        "facts kept": last["facts kept"],
+        "facts of names, nats": statistics.mean(row["facts, nats"] for row in shown),
+        "abroad, mean p": " -> ".join(f"{statistics.mean(side):.3f}" for side in zip(*abroad, strict=True)),
+        "s, median": statistics.median(row["s"] for row in shown),
+    }
+
+
+def requests_of(concept: Concept) -> list[dict[str, str]]:
+    """What the edit is given."""
+    return [{"prompt": prompt, "ground_truth": concept.name} for prompt in concept.prompts]
+
+
+def known_prompts(
+    model: torch.nn.Module, tok: Any, concept: Concept
+) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
+    """Held-out and foreign prompts after which the unedited model gives the name, with its probability."""
+    found = []
+    for prompts in (concept.held_out, concept.foreign):
+        probabilities = name_probabilities(model, tok, prompts, concept.name)
+        found.append([(prompt, p) for prompt, p in zip(prompts, probabilities, strict=True) if p >= _KNOWN])
+    return found[0], found[1]
+
+
+def name_probabilities(model: torch.nn.Module, tok: Any, prompts: Sequence[str], name: str) -> list[float]:
+    """The probability that the name begins after each prompt."""
+    if not prompts:
+        return []
+    tokens = torch.tensor([[tokenise_in_context(tok, prompt, name)[1][0]] for prompt in prompts])
+    logits = next_token_log_probabilities(model, tok, prompts)
+    found: list[float] = logits.gather(1, tokens)[:, 0].exp().tolist()
+    return found
+
+
+def fact_log_likelihoods(model: torch.nn.Module, tok: Any, concept: Concept) -> list[float]:
+    """Log-likelihood of how each fact about the name goes on, in nats: its first token."""
+    beginnings = [beginning for beginning, _ in concept.facts]
+    tokens = torch.tensor([[tok(goes_on, add_special_tokens=False)["input_ids"][0]] for _, goes_on in concept.facts])
+    found: list[float] = next_token_log_probabilities(model, tok, beginnings).gather(1, tokens)[:, 0].tolist()
+    return found
+
+
+def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Prints one line a row."""
+    table = Table(title=title)
+    for key in rows[0]:
+        table.add_column(key, justify="right")
+    for row in rows:
+        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
