@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 _SHAPED = [
     *["norms", "rank_steps", "vocabulary", "decoder", "forward", "edits", "trial_edits", "weight_edits", "evaluation"],
     *["revs.covariance", "revs.gradients", "revs.neuron_selection", "revs.neuron_steps", "revs.sequential"],
+    *["tars.affinity", "tars.concept_vector", "tars.reversal", "tars.targeting_vector"],
 ]
 install_import_hook([f"revs_tars_plugin.{name}" for name in _SHAPED], "beartype.beartype")
 

@@ -50,6 +50,7 @@ def tiny_tars(**changes):
         "gate_module_tmp": "model.layers.{}.mlp.gate_proj",
         "up_module_tmp": "model.layers.{}.mlp.up_proj",
         "affinity": "contribution",
+        "short_prompts": 0,
         "n_edits": 60,
         "goal_probability": 0.01,
         "min_probability": 0.02,

@@ -71,6 +71,41 @@ def test_only_as_many_vectors_of_the_chosen_matrices_change(model, tok, concepts
         torch.testing.assert_close(edit.before.norm(dim=1), edit.after.norm(dim=1))
 
 
+def test_the_ends_of_prompts_are_prompts_too(model, tok, concepts, settings):
+    """Without them the name stays where less is said of it; the ends are measured here, not by the method."""
+    (end, *_) = said_after(model, tok, ["w2 w3"])
+    requests = [{**end, "prompt": f"w{k} w2 w3"} for k in range(60)]
+    known = [request for request in requests if probability(model, tok, request) > 0.05][:3]
+    assert len(known) == 3
+    stays = []
+    for request in known:
+        for length in (0, 2):
+            edits = execute_tars(model, tok, [request], settings(short_prompts=length))
+            assert len(edits.outcomes[0].before) == len(edits.outcomes[0].after) == 1
+            edits.apply(model)
+            stays.append(probability(model, tok, end))
+            edits.undo(model)
+    assert max(stays[1::2]) < 0.01 < max(stays[::2])
+
+
+def test_what_fires_for_the_name_goes_as_well(model, tok, concepts, settings):
+    """With `name_edits` so many more vectors change, and what the model says behind the name changes more."""
+    name = tok(concepts[0]["prompt"] + " " + concepts[0]["ground_truth"], return_tensors="pt").input_ids
+    found = []
+    with torch.no_grad():
+        before = model(name).logits[0, -1].log_softmax(-1)
+        for count in (0, 4):
+            edits = execute_tars(
+                model, tok, concepts[:2], settings(name_edits=count, affinity="specific", n_edits=3, spared=0.0)
+            )
+            edits.apply(model)
+            after = model(name).logits[0, -1].log_softmax(-1)
+            found.append((edits.outcomes[0].reversed, float((before.exp() * (before - after)).sum())))
+            edits.undo(model)
+    assert found[1][0] == found[0][0] + 4
+    assert found[1][1] > 2 * found[0][1] > 0
+
+
 def test_each_concept_can_be_undone_without_the_others(model, tok, concepts, settings):
     before = snapshot(model)
     first, second = execute_tars(model, tok, concepts, settings()).outcomes
@@ -206,7 +241,7 @@ def test_matrices_of_the_wrong_shape_are_refused(model, tok, concepts, settings)
 
 
 def test_a_call_that_breaks_off_leaves_the_weights_alone(model, tok, concepts, settings, monkeypatch):
-    import revs_tars_plugin.tars.tars_main as module
+    import revs_tars_plugin.tars.remover as module
 
     before, calls, asked = snapshot(model), [], module.next_token_logits
 

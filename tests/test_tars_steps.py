@@ -39,6 +39,16 @@ def test_requests_of_one_name_are_prompts_of_one_concept(tok):
     assert first.tokens[0] == tok("w9")["input_ids"][0]
 
 
+def test_ends_of_prompts_and_the_name_behind_them(tok):
+    requests = [{"prompt": prompt, "ground_truth": "w8 w9"} for prompt in ("w1 w2 w3", "w4 w2 w3", "w5")]
+    (concept,) = read_concepts(requests, tok, tiny_tars(short_prompts=2))
+    ids = {word: tok(word)["input_ids"][0] for word in ("w1", "w2", "w3", "w4", "w5", "w8", "w9")}
+    end, name = (ids["w2"], ids["w3"]), (ids["w8"], ids["w9"])
+    assert concept.shortened == (end,)
+    assert set(concept.named) == {(*prompt, *name) for prompt in (*concept.prompts, end)}
+    assert read_concepts(requests, tok, tiny_tars(short_prompts=0))[0].shortened == ()
+
+
 def test_a_description_becomes_a_prompt(tok):
     hparams = tiny_tars(prompt_template="w1 {} w2")
     (concept,) = read_concepts([{"description": "w5 w6", "ground_truth": "w9"}], tok, hparams)
@@ -147,7 +157,7 @@ def test_affinities_are_what_they_say(matrix):
             "cosine": abs(cosine),
             "contribution": cosine * vector.norm() * a,
             "contribution_per_activity": cosine * vector.norm() * a / activity,
-            "specific": vector.norm() * a**2 / activity,
+            "specific": vector.norm() * abs(a) * (abs(a) / activity) ** 1.5,
         }
         for kind, value in expected.items():
             assert float(affinities(own, targeting, kind)[index]) == pytest.approx(float(value), rel=1e-4, abs=1e-6)
@@ -168,6 +178,16 @@ def test_the_chosen_vectors_have_the_highest_affinity_of_all():
     assert [(c.affinity, c.layer, c.matrix, c.neuron) for c in chosen] == everything[:7]
     taken = {(chosen[0].layer, chosen[0].matrix): {chosen[0].neuron}}
     assert best_candidates(groups, targeting, "specific", 6, taken) == chosen[1:]
+
+
+def test_what_writes_most_on_ordinary_text_is_spared():
+    own, targeting = neurons(), torch.randn(6, generator=torch.Generator().manual_seed(4))
+    writes = own.activity * own.weights.weight.detach().norm(dim=0)
+    most = set(writes.topk(5).indices.tolist())
+    everything = [c.neuron for c in best_candidates([own], targeting, "contribution", 20)]
+    left = [c.neuron for c in best_candidates([own], targeting, "contribution", 20, spared=0.25)]
+    assert len(left) == 15
+    assert left == [neuron for neuron in everything if neuron not in most]
 
 
 def test_a_vector_that_works_the_other_way_round_has_a_negative_sign():

@@ -1,6 +1,7 @@
 """TARS, in the shape of the host's methods."""
 
+from .remover import ConceptOutcome
 from .tars_hparams import TARSHyperParams
-from .tars_main import ConceptOutcome, apply_tars_to_model, execute_tars
+from .tars_main import apply_tars_to_model, execute_tars
 
 __all__ = ["ConceptOutcome", "TARSHyperParams", "apply_tars_to_model", "execute_tars"]

@@ -6,6 +6,7 @@ anywhere else, so the other affinities use what each neuron does on the concept'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,9 @@ class Candidate:
     sign: int
 
 
-def affinities(neurons: Neurons, targeting: Float[Tensor, " d"], kind: str) -> Float[Tensor, " f"]:
+def affinities(
+    neurons: Neurons, targeting: Float[Tensor, " d"], kind: str, specificity: float = 1.5
+) -> Float[Tensor, " f"]:
     """Returns how much each neuron carries the concept.
 
     With `cos` the cosine of the neuron's vector with the targeting vector, `norm` its length, `a` its activation on the
@@ -64,7 +67,7 @@ def affinities(neurons: Neurons, targeting: Float[Tensor, " d"], kind: str) -> F
     - `cosine`: `|cos|`, as published (with the sign of a SwiGLU activation either direction can carry the concept);
     - `contribution`: `cos * norm * a`, what it adds along the targeting vector there;
     - `contribution_per_activity`: `cos * norm * a / A`;
-    - `specific`: `norm * a^2 / A`, whatever its direction.
+    - `specific`: `norm * |a| * (|a| / A)^specificity`, whatever its direction.
     """
     vectors = _vectors(neurons.weights)
     norms: Tensor = vectors.norm(dim=1)
@@ -80,7 +83,7 @@ def affinities(neurons: Neurons, targeting: Float[Tensor, " d"], kind: str) -> F
     activity = activity.clamp_min(1e-3 * float(activity.mean()) + 1e-30)
     if kind == "contribution_per_activity":
         return cosines * norms * active / activity
-    return norms * active.square() / activity
+    return norms * active.abs() * (active.abs() / activity) ** specificity
 
 
 def best_candidates(
@@ -89,6 +92,9 @@ def best_candidates(
     kind: str,
     count: int,
     taken: Mapping[tuple[int, str], set[int]] | None = None,
+    *,
+    specificity: float = 1.5,
+    spared: float = 0.0,
 ) -> list[Candidate]:
     """Returns the vectors of highest affinity over all matrices, highest first.
 
@@ -99,10 +105,16 @@ def best_candidates(
         count: How many at most.
         taken: Neurons that earlier concepts reversed, by layer and matrix; they are left alone, so that every concept
             can be undone by itself.
+        specificity: See `affinities`.
+        spared: Share of each matrix's neurons that is never chosen: those that write most on ordinary text. Some fire
+            rarely and hold the model together (those behind its attention sinks): reversing one ruins every answer.
     """
     found: list[Candidate] = []
     for neurons in groups:
-        scores = affinities(neurons, targeting, kind)
+        scores = affinities(neurons, targeting, kind, specificity)
+        if neurons.activity is not None and spared:
+            writes = neurons.activity.to(scores) * _vectors(neurons.weights).norm(dim=1)
+            scores[writes.topk(math.ceil(spared * len(writes))).indices] = -torch.inf
         for neuron in (taken or {}).get((neurons.layer, neurons.matrix), ()):
             scores[neuron] = -torch.inf
         top = scores.topk(min(count, len(scores)))

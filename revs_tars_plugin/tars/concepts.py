@@ -22,12 +22,16 @@ class Concept:
         name: Its name, the forgotten text of its requests.
         requests: Positions of these requests in the call.
         prompts: Token ids of the prompts; the name comes next.
+        shortened: The ends of these prompts, as prompts of their own.
+        named: All of these with the name behind them.
         tokens: The tokens that begin the name, the one that follows the first prompt in front.
     """
 
     name: str
     requests: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
+    shortened: tuple[tuple[int, ...], ...]
+    named: tuple[tuple[int, ...], ...]
     tokens: tuple[int, ...]
 
 
@@ -40,7 +44,7 @@ def read_concepts(
         requests: The host's request dictionaries; `prompt` ends where the name comes next. One without a prompt may
             give a "description", which `prompt_template` makes into one.
         tok: The model's tokenizer.
-        hparams: `prompt_template` and `name_variants` count here.
+        hparams: `prompt_template`, `name_variants` and `short_prompts` count here.
         context_length: The most tokens the model takes, if known.
 
     Raises:
@@ -56,11 +60,20 @@ def read_concepts(
     for name, indices in by_name.items():
         own = [secrets[index].target_ids[0] for index in indices]
         others = _variants(name, tok) if hparams.name_variants else []
+        prompts = tuple(secrets[index].prompt_ids for index in indices)
+        shortened = tuple(_shortened(prompts, hparams.short_prompts))
+        named = [
+            (*ids, *secrets[index].target_ids)
+            for index in indices
+            for ids in (secrets[index].prompt_ids, *_shortened([secrets[index].prompt_ids], hparams.short_prompts))
+        ]
         found.append(
             Concept(
                 name=name,
                 requests=tuple(indices),
-                prompts=tuple(secrets[index].prompt_ids for index in indices),
+                prompts=prompts,
+                shortened=shortened,
+                named=tuple(dict.fromkeys(named)),
                 tokens=tuple(dict.fromkeys([*own, *others])),
             )
         )
@@ -77,6 +90,12 @@ def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:
             f"{forgotten_text(request) or 'the name'!r}."
         )
     return {**request, "prompt": hparams.prompt_template.format(description.strip())}
+
+
+def _shortened(prompts: Sequence[tuple[int, ...]], length: int) -> list[tuple[int, ...]]:
+    """The last tokens of each prompt that is longer, each once."""
+    ends = [prompt[-length:] for prompt in prompts if 0 < length < len(prompt)]
+    return [end for end in dict.fromkeys(ends) if end not in prompts]
 
 
 def _variants(name: str, tok: Any) -> list[int]:

@@ -85,6 +85,23 @@ def reverse_until(
     done = Reversals()
     last = probability() if not candidates else float("nan")
     for candidate in candidates:
+        reverse_all([candidate], matrices, targeting, scale, trial, done)
+        last = probability()
+        if last < goal:
+            break
+    return done, last
+
+
+def reverse_all(
+    candidates: Sequence[Candidate],
+    matrices: Mapping[tuple[int, str], FeedForwardMatrix],
+    targeting: Float[Tensor, " d"],
+    scale: float,
+    trial: TrialEdits,
+    done: Reversals,
+) -> None:
+    """Reverses every candidate and adds it to what is done; the arguments are those of `reverse_until`."""
+    for candidate in candidates:
         matrix = matrices[candidate.layer, candidate.matrix]
         index = torch.tensor([candidate.neuron], device=matrix.weight.device)
         old = matrix.neurons(index)
@@ -93,10 +110,6 @@ def reverse_until(
         done.chosen.append(candidate)
         done.before.append(old[0])
         done.after.append(new[0])
-        last = probability()
-        if last < goal:
-            break
-    return done, last
 
 
 def take_back(done: Reversals, matrices: Mapping[tuple[int, str], FeedForwardMatrix], trial: TrialEdits) -> None:

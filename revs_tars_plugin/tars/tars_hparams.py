@@ -26,6 +26,8 @@ class TARSHyperParams(UnlearnHyperParams):
         prompt_template: Made into the prompt of a request that gives a "description" and no prompt; needs one `{}`.
         name_variants: Target all tokens that begin the name, with and without a space in front, capitalised or not;
             off, only the one that follows the prompt.
+        short_prompts: The last so many tokens of each prompt count as a prompt of the same concept as well, so that it
+            does not come back where less is said of it; 0: none.
         concept_layer: Layer whose output at the end of the concept prompts is the approximate concept vector; negative
             counts from the last.
         concept_position: Position of that vector in the prompt; negative counts from its end.
@@ -39,10 +41,14 @@ class TARSHyperParams(UnlearnHyperParams):
         affinity: How neurons are compared with the targeting vector: `specific`, by how much they write on the
             concept's prompts beside ordinary text; `contribution_per_activity` and `contribution`, by what they add
             along the vector there; `cosine`, as published.
+        specificity: `specific`: how much being quiet on ordinary text counts beside writing on the concept's prompts.
+        spared: Share of each matrix's vectors that is never reversed, those that write most on ordinary text; counts
+            where the affinity looks at ordinary text.
         matrices: In which feed-forward matrices: `down`, `gate`, `up`.
         gate_module_tmp: Name of the gate matrix, with `{}`; needed where `matrices` names it.
         up_module_tmp: Name of the up matrix, or of the only first one where there is no gate.
         n_edits: The most vectors that are reversed for one concept.
+        name_edits: So many vectors more that fire for the name itself: facts about it (the reverse direction) go, too.
         goal_probability: Reversal stops when the name's probability is below it on every concept prompt.
         min_probability: A concept whose name is less likely on all its prompts counts as unknown; nothing is changed.
         reversal_scale: Length of a reversed vector, as a share of the one it replaces.
@@ -55,6 +61,7 @@ class TARSHyperParams(UnlearnHyperParams):
 
     prompt_template: str = "{} This is called"
     name_variants: bool = True
+    short_prompts: int = 3
     concept_layer: int = -1
     concept_position: int = -1
     refine: str = "whitened"
@@ -64,10 +71,13 @@ class TARSHyperParams(UnlearnHyperParams):
     rounds: int = 20
     remove_common: bool = True
     affinity: str = "specific"
+    specificity: float = 1.5
+    spared: float = 0.05
     matrices: list[str] = field(default_factory=lambda: ["down"])
     gate_module_tmp: str = ""
     up_module_tmp: str = ""
     n_edits: int = 10
+    name_edits: int = 0
     goal_probability: float = 0.005
     min_probability: float = 0.05
     reversal_scale: float = 1.0
@@ -114,6 +124,11 @@ class TARSHyperParams(UnlearnHyperParams):
         for name in ("noise_scale", "reversal_scale"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("short_prompts", "name_edits", "specificity"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
+        if not 0 <= self.spared < 1:
+            raise InputError(f"spared is {self.spared}; it is a share of the vectors, at least 0 and below 1.")
         if self.min_probability < self.goal_probability:
             raise InputError(
                 f"min_probability ({self.min_probability:g}) is below goal_probability ({self.goal_probability:g}): a "

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,52 +12,16 @@ from torch import Tensor, nn
 
 from ..decoder import Decoder, FeedForwardMatrix
 from ..edits import EditSet, OriginalWeights
-from ..forward import next_token_logits
 from ..statistics import mean_state, second_moments
 from ..trial_edits import TrialEdits
-from .affinity import Neurons, best_candidates
-from .concept_vector import ConceptStates, concept_states
-from .concepts import Concept, read_concepts
-from .reversal import Reversals, reverse_until, take_back
-from .targeting_vector import refined_by_noise, whitened, without_common
+from .concepts import read_concepts
+from .remover import ConceptOutcome, ConceptRemover
 from .tars_hparams import NEEDS_ACTIVITY, TARSHyperParams
 
 LOG = logging.getLogger(__name__)
 
 # Texts whose mean state counts as what all states have in common, and their length in tokens.
 _COMMON_TEXTS = 64
-
-
-@dataclass(frozen=True)
-class ConceptOutcome:
-    """What became of one concept.
-
-    Attributes:
-        name: The concept.
-        requests: Positions of its requests in the call.
-        known: Whether the model gave the name before, on any prompt, with `min_probability` or more.
-        before: The name's probability after each of its prompts before the edit.
-        after: The same with all edits of the call up to this one in place, this one's included.
-        goal: The probability it had to fall below.
-        reversed: How many vectors were reversed; 0 where the concept was unknown or rolled back.
-        edits: What was changed for this concept alone; it can be undone by itself.
-        seconds: Time spent on it.
-    """
-
-    name: str
-    requests: tuple[int, ...]
-    known: bool
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-    goal: float
-    reversed: int
-    edits: EditSet
-    seconds: float
-
-    @property
-    def reached(self) -> bool:
-        """Whether the name is below the goal on every prompt."""
-        return max(self.after) < self.goal
 
 
 def apply_tars_to_model(
@@ -134,103 +96,12 @@ def execute_tars(
     taken: dict[tuple[int, str], set[int]] = {}
     with TrialEdits() as trial:
         for concept in concepts:
-            remover = _Remover(decoder, concept, hparams, matrices, activity, common, generator, trial)
+            remover = ConceptRemover(decoder, concept, hparams, matrices, activity, common, generator, trial)
             outcomes.append(remover.remove(taken))
     for outcome in outcomes:
         _report(outcome)
     edits = tuple(edit for outcome in outcomes for edit in outcome.edits.edits)
     return EditSet("TARS", edits, tuple(outcomes))
-
-
-@dataclass
-class _Remover:
-    """Takes one concept out of the model as it stands."""
-
-    decoder: Decoder
-    concept: Concept
-    hparams: TARSHyperParams
-    matrices: Mapping[tuple[int, str], FeedForwardMatrix]
-    activity: Mapping[int, Tensor]
-    common: Tensor | None
-    generator: torch.Generator
-    trial: TrialEdits
-
-    def remove(self, taken: dict[tuple[int, str], set[int]]) -> ConceptOutcome:
-        start = time.perf_counter()
-        before = self._probabilities()
-        known = max(before) >= self.hparams.min_probability
-        done, after = Reversals(), before
-        if known and max(before) >= self.hparams.goal_probability:
-            done, after = self._reverse(taken, before)
-        for candidate in done.chosen:
-            taken.setdefault((candidate.layer, candidate.matrix), set()).add(candidate.neuron)
-        return ConceptOutcome(
-            name=self.concept.name,
-            requests=self.concept.requests,
-            known=known,
-            before=before,
-            after=after,
-            goal=self.hparams.goal_probability,
-            reversed=len(done.chosen),
-            edits=EditSet("TARS", done.edits(self.matrices)),
-            seconds=time.perf_counter() - start,
-        )
-
-    def _reverse(
-        self, taken: Mapping[tuple[int, str], set[int]], before: tuple[float, ...]
-    ) -> tuple[Reversals, tuple[float, ...]]:
-        hparams = self.hparams
-        states = concept_states(self.decoder, self.concept.prompts, hparams.concept_layer, hparams.concept_position)
-        targeting = self._targeting(states)
-        groups = [
-            Neurons(layer, matrix, weights, states.activations[layer].mean(dim=0), self.activity.get(layer))
-            for (layer, matrix), weights in self.matrices.items()
-        ]
-        candidates = best_candidates(groups, targeting, hparams.affinity, hparams.n_edits, taken)
-        latest = before
-
-        def probability() -> float:
-            nonlocal latest
-            latest = self._probabilities()
-            return max(latest)
-
-        done, last = reverse_until(
-            candidates,
-            self.matrices,
-            targeting,
-            hparams.reversal_scale,
-            self.trial,
-            probability,
-            hparams.goal_probability,
-        )
-        if not last < hparams.goal_probability and hparams.on_failure == "rollback":
-            take_back(done, self.matrices, self.trial)
-            return Reversals(), before
-        return done, latest
-
-    def _targeting(self, states: ConceptStates) -> Tensor:
-        hparams, vocabulary, tokens = self.hparams, self.decoder.vocabulary, self.concept.tokens
-        if hparams.refine == "whitened":
-            return whitened(vocabulary, tokens)
-        found = refined_by_noise(
-            vocabulary,
-            states.vector,
-            tokens,
-            probability=hparams.targeting_probability,
-            scale=hparams.noise_scale,
-            candidates=hparams.candidates,
-            rounds=hparams.rounds,
-            generator=self.generator,
-        )
-        return found if self.common is None else without_common(found, self.common)
-
-    def _probabilities(self) -> tuple[float, ...]:
-        """The probability, after each prompt, that the name begins."""
-        with torch.no_grad():
-            logits = next_token_logits(self.decoder.model, self.concept.prompts)
-        tokens = torch.tensor(self.concept.tokens, device=logits.device)
-        found: list[float] = logits.log_softmax(dim=-1)[:, tokens].logsumexp(dim=-1).exp().tolist()
-        return tuple(found)
 
 
 def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> dict[tuple[int, str], FeedForwardMatrix]:
