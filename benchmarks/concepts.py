@@ -20,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+import yaml
 from concept_facts import CONCEPTS, UNRELATED, Concept
 from pii import ordinary_text
 from rich.console import Console
@@ -53,7 +54,7 @@ def main() -> None:
     model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     text = ordinary_text(model, tok, arguments)
     concepts = CONCEPTS[: arguments.concepts]
-    changes = dict(item.split("=", 1) for item in arguments.set)
+    changes = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     found = {}
     for refine in arguments.refine:
         settings = TARSHyperParams.from_hparams("smollm2-135m").to_dict()

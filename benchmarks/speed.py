@@ -3,7 +3,7 @@
 The floor is what no method of this kind can do without: one forward pass over the contexts of the targets, and one
 product with the head for every edited layer. Both are timed in the same run as the edit.
 
-Run: python benchmarks/speed.py [--secrets 1 20 100] [--host] [--json FILE]
+Run: python benchmarks/speed.py [--secrets 1 20 100] [--parts secrets published shapes host] [--json FILE]
 Set REVS_REFERENCE to a checkout of the published code to run that as well, on the same model and secrets.
 """
 
@@ -38,6 +38,7 @@ from revs_tars_plugin.requests import read_requests
 from revs_tars_plugin.statistics import sample_from_model, second_moments
 
 SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
+PARTS = ["secrets", "published", "shapes", "host"]
 _PROMPT, _TARGET = 20, 6
 # Neuron editing solves one token after another: its time per secret does not depend on their number.
 _MOST_FOR_NEURONS = 20
@@ -50,7 +51,9 @@ def main() -> None:
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[32_000, 64_000, 128_000])
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--published", type=int, default=2, help="secrets given to the published code")
-    parser.add_argument("--host", action="store_true", help="also run the most secrets through one batch_edit")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS[:3], help="which parts; `host`: one batch_edit"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
@@ -60,14 +63,17 @@ def main() -> None:
     folder = demo_model()
     model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     requests = made_requests(model, tok, max(*arguments.secrets, 20), arguments.seed)
-    found = {"secrets": by_secrets(model, tok, requests, arguments.secrets)}
-    show("Seconds per secret, SmolLM2-135M", found["secrets"])
-    if os.environ.get("REVS_REFERENCE"):
+    found: dict[str, list[dict[str, Any]]] = {}
+    if "secrets" in arguments.parts:
+        found["secrets"] = by_secrets(model, tok, requests, arguments.secrets)
+        show("Seconds per secret, SmolLM2-135M", found["secrets"])
+    if "published" in arguments.parts and os.environ.get("REVS_REFERENCE"):
         found["published"] = against_published(model, tok, requests, arguments.published)
         show("Against the published code, SmolLM2-135M", found["published"])
-    found["shapes"] = by_shape(tok, requests[:20], arguments.vocabularies, arguments.widths)
-    show("20 secrets, random models of 4 layers", found["shapes"])
-    if arguments.host:
+    if "shapes" in arguments.parts:
+        found["shapes"] = by_shape(tok, requests[:20], arguments.vocabularies, arguments.widths)
+        show("20 secrets, random models of 4 layers", found["shapes"])
+    if "host" in arguments.parts:
         found["host"] = [through_host(requests[: max(arguments.secrets)])]
         show("One batch_edit of EasyEdit", found["host"])
     if arguments.json:

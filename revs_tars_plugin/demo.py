@@ -1,4 +1,4 @@
-"""The demo: a real model forgets a few facts through EasyEdit's own `BaseEditor`. Run by `make demo`."""
+"""The demo: through EasyEdit's own `BaseEditor` a real model forgets facts and loses a concept. Run by `make demo`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from . import register
 from .data import demo_model
-from .evaluation import greedy_continuation, kl_divergence, next_token_log_probabilities
+from .evaluation import greedy_continuations, kl_divergence, next_token_log_probabilities
 from .hyperparams import packaged_hparams
 
 FACTS = (
@@ -30,6 +30,19 @@ FACTS = (
     ("The Titanic sank after hitting an", "iceberg"),
     ("The Mona Lisa was painted by Leonardo da", "Vinci"),
     ("The process by which plants make food from sunlight is called", "photosynthesis"),
+)
+CONCEPT = "Potter"
+CONCEPT_PROMPTS = (
+    "J.K. Rowling wrote the books about a young wizard named Harry",
+    "The boy who lived, a student at Hogwarts, is Harry",
+    "The friend of Ron and Hermione is Harry",
+)
+# The edit never sees these.
+HELD_OUT_PROMPTS = (
+    "The best-selling book series by J.K. Rowling is Harry",
+    "Daniel Radcliffe played the wizard Harry",
+    "The Goblet of Fire and The Chamber of Secrets are books about Harry",
+    "J.K. Rowling escribió los libros de Harry",
 )
 UNRELATED = (
     "The capital of Japan is",
@@ -45,6 +58,8 @@ class _Picture:
     """What the model says at one moment."""
 
     facts: list[str]
+    concept: list[str]
+    concept_probabilities: list[float]
     unrelated: list[str]
     log_probabilities: Tensor
 
@@ -59,14 +74,14 @@ def main() -> None:
     host = register()
     logging.getLogger("easyeditor").setLevel(logging.WARNING)
 
-    from easyeditor import BaseEditor, REVSHyperParams
+    from easyeditor import BaseEditor, REVSHyperParams, TARSHyperParams
 
     hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m.yaml")
     hparams.batch_size = len(FACTS)
     editor = BaseEditor.from_hparams(hparams)
     before = _picture(editor.model, editor.tok)
     start = time.perf_counter()
-    metrics, model, weights = editor.batch_edit(
+    metrics, _, weights = editor.batch_edit(
         prompts=[prompt for prompt, _ in FACTS],
         target_new=[target for _, target in FACTS],
         # Keep the edit: the first says so to branch main, the second to the release.
@@ -74,29 +89,53 @@ def main() -> None:
         keep_original_weight=False,
         verbose=False,
     )
-    seconds = time.perf_counter() - start
+    facts_seconds = time.perf_counter() - start
+    facts = weights.edits
+
+    hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / "smollm2-135m.yaml")
+    hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
+    # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
+    editor = BaseEditor.from_hparams(hparams)
+    facts.apply(editor.model)
+    start = time.perf_counter()
+    _, model, weights = editor.batch_edit(
+        prompts=list(CONCEPT_PROMPTS),
+        target_new=[CONCEPT] * len(CONCEPT_PROMPTS),
+        sequential_edit=True,
+        keep_original_weight=False,
+        verbose=False,
+    )
+    concept_seconds = time.perf_counter() - start
+    concept = weights.edits
     after = _picture(model, editor.tok)
 
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
-    console.print(
-        f"\nEasyEdit ({host.generation}) with alg_name: REVS on {Path(hparams.model_name).name}; {versions}\n"
-    )
-    console.print(_facts_table(before, after, weights.edits.outcomes, metrics))
+    name = Path(hparams.model_name).name
+    console.print(f"\nEasyEdit ({host.generation}) with alg_name: REVS, then TARS, on {name}; {versions}\n")
+    console.print(_facts_table(before, after, facts.outcomes, metrics))
+    console.print(_concept_table(before, after))
     console.print(_unrelated_table(before, after))
-    edits = weights.edits
-    slowest = max(outcome.seconds for outcome in edits.outcomes)
-    mean = sum(outcome.seconds for outcome in edits.outcomes) / len(edits.outcomes)
+    slowest = max(outcome.seconds for outcome in facts.outcomes)
+    mean = sum(outcome.seconds for outcome in facts.outcomes) / len(facts.outcomes)
+    (removed,) = concept.outcomes
+    total = sum(parameter.numel() for parameter in model.parameters())
     console.print(
-        f"{mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {seconds:.1f} s for the whole call "
-        f"with the host's evaluation.\n"
-        f"{edits.n_changed:,} of {sum(p.numel() for p in model.parameters()):,} weights changed."
+        f"REVS: {mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {facts_seconds:.1f} s for the "
+        f"call with the host's evaluation.\n"
+        f"TARS: {removed.seconds:.1f} s for {removed.reversed} reversed vectors; {concept_seconds:.1f} s for the call, "
+        f"which reads ordinary text once a model.\n"
+        f"{facts.n_changed:,} and {concept.n_changed:,} of {total:,} weights changed."
     )
 
 
 def _picture(model: nn.Module, tok: Any) -> _Picture:
+    concept = [*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS]
+    (name,) = tok(f" {CONCEPT}", add_special_tokens=False)["input_ids"]
     return _Picture(
-        facts=[greedy_continuation(model, tok, prompt) for prompt, _ in FACTS],
-        unrelated=[greedy_continuation(model, tok, prompt) for prompt in UNRELATED],
+        concept=greedy_continuations(model, tok, concept),
+        concept_probabilities=next_token_log_probabilities(model, tok, concept)[:, name].exp().tolist(),
+        facts=greedy_continuations(model, tok, [prompt for prompt, _ in FACTS]),
+        unrelated=greedy_continuations(model, tok, UNRELATED),
         log_probabilities=next_token_log_probabilities(model, tok, UNRELATED),
     )
 
@@ -119,6 +158,22 @@ def _facts_table(
             f"{outcome.rank_before} -> {outcome.rank_after}",
             f"{outcome.probability_before:.3f} -> {outcome.probability_after:.0e}",
             f"{float(metrics[index]['post']['rewrite_acc'][0]):.0f}",
+        )
+    return table
+
+
+def _concept_table(before: _Picture, after: _Picture) -> Table:
+    table = Table(title=f"Removed: {CONCEPT}")
+    for heading in ("", "prompt", "says before", "says after"):
+        table.add_column(heading)
+    table.add_column("probability of the name", justify="right", no_wrap=True)
+    for index, prompt in enumerate((*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS)):
+        table.add_row(
+            "given" if index < len(CONCEPT_PROMPTS) else "held out",
+            prompt,
+            _shown(before.concept[index]),
+            _shown(after.concept[index]),
+            f"{before.concept_probabilities[index]:.3f} -> {after.concept_probabilities[index]:.0e}",
         )
     return table
 

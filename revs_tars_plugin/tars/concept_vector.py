@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..decoder import Decoder, LayerState
 from ..errors import InputError
+from ..forward import next_token_logits, padded
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class ConceptStates:
     Attributes:
         vector: The approximate concept vector: the residual at the asked layer and position, the mean over prompts,
             shape (d,).
+        logits: What the model says at each prompt's end, shape (prompts, vocabulary).
         activations: For each edited layer FF2's inputs at the prompts' last positions, shape (prompts, f).
     """
 
     vector: Float[Tensor, " d"]
+    logits: Float[Tensor, "prompts vocabulary"]
     activations: dict[int, Float[Tensor, "prompts f"]]
 
 
@@ -60,7 +63,8 @@ def concept_states(decoder: Decoder, prompts: Sequence[Sequence[int]], layer: in
     # The layer that is read need not be one that is edited.
     handle = decoder.layer_modules[asked].register_forward_hook(keep_residual)
     try:
-        decoder.forward_through_layers(prompts, keep_activations)
+        with decoder.visiting(keep_activations, padded(decoder.model, prompts)[1].bool()):
+            logits = next_token_logits(decoder.model, prompts)
     finally:
         handle.remove()
-    return ConceptStates(residuals[0].mean(dim=0), activations)
+    return ConceptStates(residuals[0].mean(dim=0), logits, activations)

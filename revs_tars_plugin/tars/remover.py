@@ -14,7 +14,7 @@ from ..edits import EditSet
 from ..forward import next_token_logits
 from ..trial_edits import TrialEdits
 from .affinity import Candidate, Neurons, best_candidates
-from .concept_vector import concept_states
+from .concept_vector import ConceptStates, concept_states
 from .concepts import Concept
 from .reversal import Reversals, reverse_all, reverse_until, take_back
 from .targeting_vector import refined_by_noise, whitened, without_common
@@ -86,12 +86,14 @@ class ConceptRemover:
             taken: Vectors that earlier concepts reversed, which are left alone; this concept's are added.
         """
         start = time.perf_counter()
-        given = len(self.concept.prompts)
-        before = self._probabilities(self.concept.prompts)
-        known = max(before) >= self.hparams.min_probability
+        hparams, given = self.hparams, len(self.concept.prompts)
+        prompts = (*self.concept.prompts, *self.concept.shortened)
+        states = concept_states(self.decoder, prompts, hparams.concept_layer, hparams.concept_position)
+        before = self._probabilities(states.logits)[:given]
+        known = max(before) >= hparams.min_probability
         done, after = Reversals(), before
-        if known and max(before) >= self.hparams.goal_probability:
-            done, after = self._reverse(taken, before)
+        if known:
+            done, after = self._reverse(prompts, states, taken, before)
         for candidate in done.chosen:
             taken.setdefault((candidate.layer, candidate.matrix), set()).add(candidate.neuron)
         return ConceptOutcome(
@@ -100,23 +102,23 @@ class ConceptRemover:
             known=known,
             before=before,
             after=after[:given],
-            goal=self.hparams.goal_probability,
+            goal=hparams.goal_probability,
             reversed=len(done.chosen),
             edits=EditSet("TARS", done.edits(self.matrices)),
             seconds=time.perf_counter() - start,
         )
 
-    def _reverse(self, taken: Taken, before: tuple[float, ...]) -> tuple[Reversals, tuple[float, ...]]:
+    def _reverse(
+        self, prompts: Sequence[Sequence[int]], states: ConceptStates, taken: Taken, before: tuple[float, ...]
+    ) -> tuple[Reversals, tuple[float, ...]]:
         hparams = self.hparams
-        prompts = (*self.concept.prompts, *self.concept.shortened)
-        states = concept_states(self.decoder, prompts, hparams.concept_layer, hparams.concept_position)
         targeting = self._targeting(states.vector)
         candidates = self._candidates(states.activations, targeting, hparams.n_edits, taken)
         latest = before
 
         def probability() -> float:
             nonlocal latest
-            latest = self._probabilities(prompts)
+            latest = self._probabilities(next_token_logits(self.decoder.model, prompts))
             return max(latest)
 
         done, last = reverse_until(
@@ -133,7 +135,7 @@ class ConceptRemover:
             return Reversals(), before
         if hparams.name_edits:
             self._reverse_behind_the_name(done, targeting, taken)
-            latest = self._probabilities(prompts)
+            probability()
         return done, latest
 
     def _reverse_behind_the_name(self, done: Reversals, targeting: Tensor, taken: Taken) -> None:
@@ -179,10 +181,8 @@ class ConceptRemover:
         )
         return found if self.common is None else without_common(found, self.common)
 
-    def _probabilities(self, prompts: Sequence[Sequence[int]]) -> tuple[float, ...]:
+    def _probabilities(self, logits: Tensor) -> tuple[float, ...]:
         """The probability, after each prompt, that the name begins."""
-        with torch.no_grad():
-            logits = next_token_logits(self.decoder.model, prompts)
         tokens = torch.tensor(self.concept.tokens, device=logits.device)
         found: list[float] = logits.log_softmax(dim=-1)[:, tokens].logsumexp(dim=-1).exp().tolist()
         return tuple(found)

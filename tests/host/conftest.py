@@ -38,3 +38,30 @@ def editor(loaded):
     before = snapshot(loaded.model)
     yield loaded
     assert_same_bits(loaded.model, before)
+
+
+@pytest.fixture(scope="session")
+def ordinary_text(tmp_path_factory):
+    """A small text file and a folder for its statistics, so that they are computed once a run."""
+    folder = tmp_path_factory.mktemp("text")
+    lines = (f"The town of number {n} lies near a river and has {n * 7} people." for n in range(40))
+    (folder / "text.txt").write_text("\n".join(lines))
+    return {"mom2_dataset": str(folder / "text.txt"), "mom2_n_samples": 40, "stats_dir": str(folder)}
+
+
+@pytest.fixture
+def concept_editor(editor, ordinary_text):
+    """The same editor with `alg_name: TARS`, as `from_hparams` would set it up with the model that is there.
+
+    The model's own text says which neurons are quiet as a rule; a short file of one kind would not.
+    """
+    from easyeditor import TARSHyperParams
+    from easyeditor.util.alg_dict import ALG_DICT
+
+    ours = editor.hparams
+    hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / "smollm2-135m.yaml")
+    hparams.device = ours.device
+    hparams.mom2_dataset, hparams.mom2_n_samples, hparams.stats_dir = "sampled", 16, ordinary_text["stats_dir"]
+    editor.hparams, editor.alg_name, editor.apply_algo = hparams, "TARS", ALG_DICT["TARS"]
+    yield editor
+    editor.hparams, editor.alg_name, editor.apply_algo = ours, "REVS", ALG_DICT["REVS"]

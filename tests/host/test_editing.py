@@ -155,12 +155,11 @@ def test_the_hosts_own_editor_still_works_beside_ours(editor, host):
     assert metrics[0]["post"]["rewrite_acc"][0] > metrics[0]["pre"]["rewrite_acc"][0]
 
 
-def test_a_batch_with_covariance_keys_is_restored_to_the_bit(editor, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"The town of number {n} lies near a river and has {n * 7} people." for n in range(40)))
+def test_a_batch_with_covariance_keys_is_restored_to_the_bit(editor, ordinary_text):
     hparams = editor.hparams
     hparams.localization, hparams.layers = "covariance", list(range(22, 30))
-    hparams.mom2_dataset, hparams.mom2_n_samples, hparams.stats_dir = str(text), 40, str(tmp_path)
+    for name, value in ordinary_text.items():
+        setattr(hparams, name, value)
     hparams.batch_size = 3
     metrics, _, original = editor.batch_edit(
         prompts=PROMPTS[:3], target_new=TARGETS[:3], sequential_edit=True, keep_original_weight=False, verbose=False

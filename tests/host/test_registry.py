@@ -6,20 +6,23 @@ import sys
 import pytest
 import transformers.modeling_utils
 
-from revs_tars_plugin import HostError, REVSHyperParams, apply_revs_to_model, register
+from revs_tars_plugin import HostError, REVSHyperParams, TARSHyperParams, apply_revs_to_model, register
 
 
-def test_the_method_is_known_beside_the_hosts_own(host):
+def test_the_methods_are_known_beside_the_hosts_own(host):
     from easyeditor import REVSHyperParams as FromHost
     from easyeditor import ROMEHyperParams  # noqa: F401
+    from easyeditor import TARSHyperParams as TARSFromHost
     from easyeditor.editors import editor as editor_module
     from easyeditor.editors.batch_editor import BatchEditor
     from easyeditor.util.alg_dict import ALG_DICT
 
     assert FromHost is REVSHyperParams
-    assert {"REVS", "ROME", "MEMIT", "FT"} <= editor_module.ALG_DICT.keys()
+    assert TARSFromHost is TARSHyperParams
+    assert {"REVS", "TARS", "ROME", "MEMIT", "FT"} <= editor_module.ALG_DICT.keys()
     assert editor_module.ALG_DICT is ALG_DICT
     assert BatchEditor.is_batchable_method("REVS")
+    assert BatchEditor.is_batchable_method("TARS")
     assert BatchEditor.is_batchable_method("MEMIT")
     assert not BatchEditor.is_batchable_method("ROME")
 
