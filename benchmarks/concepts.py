@@ -3,7 +3,7 @@
 Every concept has prompts that the edit is given and held-out ones, facts about its name (the reverse direction), and
 prompts in other languages where the model knows it there. Beside them: 40 unrelated facts, and ordinary text.
 
-Run: python benchmarks/concepts.py [--refine whitened noise] [--concepts 20] [--text FILE] [--json FILE]
+Run: python benchmarks/concepts.py [--variants whitened name noise published] [--concepts 20] [--text FILE] [--json FILE]
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ from revs_tars_plugin.requests import tokenise_in_context
 # Below this the model did not know it before, and there is nothing to forget.
 _KNOWN = 0.1
 _FIRST = 5
+VARIANTS: dict[str, dict[str, Any]] = {
+    "whitened": {},
+    "name": {"name_edits": 5},
+    "noise": {"refine": "noise"},
+    "published": {"refine": "noise", "affinity": "cosine", "short_prompts": 0},
+}
 
 
 def main() -> None:
     """Removes the concepts with every asked setting and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--refine", nargs="+", default=["whitened", "noise"])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--concepts", type=int, default=len(CONCEPTS))
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings")
     parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the model itself")
@@ -56,14 +62,15 @@ def main() -> None:
     concepts = CONCEPTS[: arguments.concepts]
     changes = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     found = {}
-    for refine in arguments.refine:
+    for name in arguments.variants:
         settings = TARSHyperParams.from_hparams("smollm2-135m").to_dict()
-        hparams = TARSHyperParams(**{**settings, "refine": refine, **changes})
+        hparams = TARSHyperParams(**{**settings, **VARIANTS[name], **changes})
         rows = run(model, tok, concepts, hparams, text)
-        show(f"TARS, refine: {refine}, {len(rows)} concepts one after another", [row["shown"] for row in rows])
+        title = f"{name}: " + (", ".join(f"{key}: {value}" for key, value in VARIANTS[name].items()) or "the YAML")
+        show(f"{title}; {len(rows)} concepts one after another", [row["shown"] for row in rows])
         summary = [summarise(rows[:count]) for count in dict.fromkeys((min(_FIRST, len(rows)), len(rows)))]
-        show(f"Summary, refine: {refine}", summary)
-        found[refine] = {"concepts": rows, "summary": summary, "settings": hparams.to_dict()}
+        show(f"Summary, {title}", summary)
+        found[name] = {"concepts": rows, "summary": summary, "settings": hparams.to_dict()}
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
@@ -98,13 +105,13 @@ def run(
         cost = text.compare(model)
         shown = {
             "concept": concept.name,
-            "given": f"{max(outcome.before):.2f} -> {max(outcome.after):.4f}",
+            "given": f"{max(outcome.before):.2f} -> {max(outcome.after):.3f}",
             "held out": len(held_out),
             "p before": statistics.mean(p for _, p in held_out),
-            "p after, worst": max(after),
+            "worst after": max(after),
             "edits": outcome.reversed,
             "facts, nats": statistics.mean(fallen),
-            "abroad": f"{max((p for _, p in foreign), default=0):.2f} -> {max(abroad, default=0):.4f}",
+            "abroad": f"{max((p for _, p in foreign)):.2f} -> {max(abroad):.3f}" if foreign else "",
             "KL median": cost.kl_median,
             "KL mean": cost.kl_mean,
             "top-1": cost.top1_agreement,
@@ -140,7 +147,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "concepts": len(rows),
         "held-out p, worst": rows[-1]["worst so far"],
-        "edits, median": statistics.median(row["edits"] for row in shown),
+        "edits, median": f"{statistics.median(row['edits'] for row in shown):g}",
         "KL median": last["KL median"],
         "KL mean": last["KL mean"],
         "top-1": last["top-1"],
@@ -192,7 +199,7 @@ def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(key, justify="right")
     for row in rows:
         table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console(width=150).print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

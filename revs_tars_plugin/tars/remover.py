@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ from .targeting_vector import refined_by_noise, whitened, without_common
 from .tars_hparams import TARSHyperParams
 
 Taken = dict[tuple[int, str], set[int]]
+Prompts = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class ConceptRemover:
             taken: Vectors that earlier concepts reversed, which are left alone; this concept's are added.
         """
         start = time.perf_counter()
-        hparams, given = self.hparams, len(self.concept.prompts)
-        prompts = (*self.concept.prompts, *self.concept.shortened)
+        hparams, concept = self.hparams, self.concept
+        prompts = (*concept.prompts, *concept.shortened)
         states = concept_states(self.decoder, prompts, hparams.concept_layer, hparams.concept_position)
-        before = self._probabilities(states.logits)[:given]
+        before = after = self._probabilities(states.logits)[: len(concept.prompts)]
         known = max(before) >= hparams.min_probability
-        done, after = Reversals(), before
+        done = Reversals()
         if known:
-            done, after = self._reverse(prompts, states, taken, before)
+            done, after = self._reverse(states, taken, before)
         for candidate in done.chosen:
             taken.setdefault((candidate.layer, candidate.matrix), set()).add(candidate.neuron)
         return ConceptOutcome(
@@ -101,7 +102,7 @@ class ConceptRemover:
             requests=self.concept.requests,
             known=known,
             before=before,
-            after=after[:given],
+            after=after,
             goal=hparams.goal_probability,
             reversed=len(done.chosen),
             edits=EditSet("TARS", done.edits(self.matrices)),
@@ -109,17 +110,24 @@ class ConceptRemover:
         )
 
     def _reverse(
-        self, prompts: Sequence[Sequence[int]], states: ConceptStates, taken: Taken, before: tuple[float, ...]
+        self, states: ConceptStates, taken: Taken, before: tuple[float, ...]
     ) -> tuple[Reversals, tuple[float, ...]]:
-        hparams = self.hparams
+        hparams, concept = self.hparams, self.concept
         targeting = self._targeting(states.vector)
         candidates = self._candidates(states.activations, targeting, hparams.n_edits, taken)
-        latest = before
+        # Short prompts first: most edits are followed by another one, and they say so in a tenth of the time.
+        groups: list[Prompts] = [prompts for prompts in (concept.shortened, concept.prompts) if prompts]
+        found: dict[Prompts, tuple[float, ...]] = {}
 
         def probability() -> float:
-            nonlocal latest
-            latest = self._probabilities(next_token_logits(self.decoder.model, prompts))
-            return max(latest)
+            found.clear()
+            for group in groups:
+                found[group] = self._after(group)
+                if max(found[group]) >= hparams.goal_probability:
+                    # What still gives the name away will be the first to be asked next time.
+                    groups.sort(key=lambda other: other is not group)
+                    break
+            return max(map(max, found.values()))
 
         done, last = reverse_until(
             candidates,
@@ -135,8 +143,8 @@ class ConceptRemover:
             return Reversals(), before
         if hparams.name_edits:
             self._reverse_behind_the_name(done, targeting, taken)
-            probability()
-        return done, latest
+            found.clear()
+        return done, found.get(concept.prompts) or self._after(concept.prompts)
 
     def _reverse_behind_the_name(self, done: Reversals, targeting: Tensor, taken: Taken) -> None:
         """Reverses what fires for the name itself, which is what facts about it are read from."""
@@ -180,6 +188,9 @@ class ConceptRemover:
             generator=self.generator,
         )
         return found if self.common is None else without_common(found, self.common)
+
+    def _after(self, prompts: Prompts) -> tuple[float, ...]:
+        return self._probabilities(next_token_logits(self.decoder.model, prompts))
 
     def _probabilities(self, logits: Tensor) -> tuple[float, ...]:
         """The probability, after each prompt, that the name begins."""
