@@ -29,8 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import TARSHyperParams, execute_tars
 from revs_tars_plugin.data import demo_model
-from revs_tars_plugin.evaluation import next_token_log_probabilities
-from revs_tars_plugin.requests import tokenise_in_context
+from revs_tars_plugin.evaluation import fact_log_likelihoods, name_probabilities, next_token_log_probabilities
 
 # Below this the model did not know it before, and there is nothing to forget.
 _KNOWN = 0.1
@@ -80,7 +79,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """Removes one concept after another; returns a row each, measured with all edits so far in place."""
     known = {concept.name: known_prompts(model, tok, concept) for concept in concepts}
-    facts = {concept.name: fact_log_likelihoods(model, tok, concept) for concept in concepts}
+    facts = {concept.name: fact_log_likelihoods(model, tok, concept.facts) for concept in concepts}
     answers = next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1)
     execute_tars(model, tok, requests_of(concepts[0]), hparams)  # ordinary text is measured once a model, and not timed
     rows, edits = [], []
@@ -94,7 +93,7 @@ def run(
         abroad = name_probabilities(model, tok, [prompt for prompt, _ in foreign], concept.name)
         fallen = [
             before - now
-            for before, now in zip(facts[concept.name], fact_log_likelihoods(model, tok, concept), strict=True)
+            for before, now in zip(facts[concept.name], fact_log_likelihoods(model, tok, concept.facts), strict=True)
         ]
         # Of all concepts so far: does a later edit bring an earlier one back?
         so_far = [
@@ -172,24 +171,6 @@ def known_prompts(
         probabilities = name_probabilities(model, tok, prompts, concept.name)
         found.append([(prompt, p) for prompt, p in zip(prompts, probabilities, strict=True) if p >= _KNOWN])
     return found[0], found[1]
-
-
-def name_probabilities(model: torch.nn.Module, tok: Any, prompts: Sequence[str], name: str) -> list[float]:
-    """The probability that the name begins after each prompt."""
-    if not prompts:
-        return []
-    tokens = torch.tensor([[tokenise_in_context(tok, prompt, name)[1][0]] for prompt in prompts])
-    logits = next_token_log_probabilities(model, tok, prompts)
-    found: list[float] = logits.gather(1, tokens)[:, 0].exp().tolist()
-    return found
-
-
-def fact_log_likelihoods(model: torch.nn.Module, tok: Any, concept: Concept) -> list[float]:
-    """Log-likelihood of how each fact about the name goes on, in nats: its first token."""
-    beginnings = [beginning for beginning, _ in concept.facts]
-    tokens = torch.tensor([[tok(goes_on, add_special_tokens=False)["input_ids"][0]] for _, goes_on in concept.facts])
-    found: list[float] = next_token_log_probabilities(model, tok, beginnings).gather(1, tokens)[:, 0].tolist()
-    return found
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:

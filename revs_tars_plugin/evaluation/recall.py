@@ -1,0 +1,110 @@
+"""How much of a secret a model still holds, read token by token and by sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..batching import by_length
+from ..forward import evaluating, selected_logits
+from ..requests import tokenise_in_context
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What greedy decoding holds of one secret.
+
+    Attributes:
+        exact_memorization: Share of its tokens that are the most likely one after the prompt and the tokens before it
+            (Tirumala et al., arXiv 2205.10770).
+        extraction_strength: 1 minus the shortest share of its beginning that an attacker has to know for the model to
+            go on with the rest by itself (Carlini et al., arXiv 2012.07805, as a share): 1 where the prompt alone is
+            enough, 0 where the model gives not even the last token.
+    """
+
+    exact_memorization: float
+    extraction_strength: float
+
+
+@torch.no_grad()
+def recall(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[Recall]:
+    """Returns both measures for every secret, all of its tokens in one pass.
+
+    Args:
+        model: A causal language model.
+        tok: Its tokenizer.
+        prompts: One prompt a secret.
+        targets: The secrets.
+    """
+    pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
+    sequences = [prompt + target[:-1] for prompt, target in pairs]
+    found: dict[int, Recall] = {}
+    for batch in by_length(sequences):
+        # The logits at the prompt's last token say what the target's first one is, and so on.
+        picks = [
+            (row, len(pairs[index][0]) - 1 + position)
+            for row, index in enumerate(batch)
+            for position in range(len(pairs[index][1]))
+        ]
+        best = selected_logits(model, [sequences[index] for index in batch], picks).argmax(dim=-1).tolist()
+        for index in batch:
+            target = pairs[index][1]
+            own, best = best[: len(target)], best[len(target) :]
+            right = [guess == token for guess, token in zip(own, target, strict=True)]
+            wrong = [position for position, good in enumerate(right) if not good]
+            needed = wrong[-1] + 1 if wrong else 0
+            found[index] = Recall(sum(right) / len(target), 1 - needed / len(target))
+    return [found[index] for index in range(len(pairs))]
+
+
+@torch.no_grad()
+def sampled_extractions(
+    model: nn.Module,
+    tok: Any,
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    *,
+    n_samples: int = 20,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[int]:
+    """Returns for each secret how many of `n_samples` sampled continuations of its prompt contain it.
+
+    Continuations are twice as long as the secret, in tokens. The caller's random numbers are left as they are.
+
+    Args:
+        model: A causal language model.
+        tok: Its tokenizer.
+        prompts: One prompt a secret.
+        targets: The secrets; white space around them does not count.
+        n_samples: Continuations a prompt.
+        temperature: Of the softmax; above 0.
+        seed: The same seed gives the same samples.
+        batch_size: Continuations made together.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    found = []
+    with evaluating(model):
+        for prompt, target in zip(prompts, targets, strict=True):
+            prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
+            count = 0
+            for first in range(0, n_samples, batch_size):
+                rows = min(batch_size, n_samples - first)
+                latest = torch.tensor([prompt_ids] * rows, device=device)
+                made, cache = [], None
+                for _ in range(2 * len(target_ids)):
+                    output = model(input_ids=latest, past_key_values=cache, use_cache=True)
+                    cache = output.past_key_values
+                    probabilities = (output.logits[:, -1].float() / temperature).softmax(dim=-1).cpu()
+                    latest = torch.multinomial(probabilities, 1, generator=generator).to(device)
+                    made.append(latest.cpu())
+                texts = tok.batch_decode(torch.cat(made, dim=1), skip_special_tokens=True)
+                count += sum(target.strip() in text for text in texts)
+            found.append(count)
+    return found

@@ -1,0 +1,52 @@
+"""Does the rest come back when a model is taught a few of the things it forgot?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..data.memorise import memorise
+
+Result = TypeVar("Result")
+
+
+def after_relearning(
+    model: nn.Module,
+    tok: Any,
+    texts: Sequence[str],
+    measure: Callable[[nn.Module], Result],
+    *,
+    epochs: int = 3,
+    learning_rate: float = 5e-5,
+    seed: int = 0,
+) -> Result:
+    """Fine-tunes the model on some forgotten items, measures, and puts every weight back to the bit.
+
+    Args:
+        model: The edited model.
+        tok: Its tokenizer.
+        texts: Prompts with their secrets behind them: those that the attacker has.
+        measure: Called with the fine-tuned model; asks for *other* forgotten items.
+        epochs: Passes over the texts.
+        learning_rate: Of AdamW.
+        seed: Seed of their order.
+
+    Returns:
+        What `measure` returns.
+    """
+    before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
+    training = [module for module in model.modules() if module.training]
+    try:
+        memorise(model, tok, texts, epochs=epochs, learning_rate=learning_rate, seed=seed)
+        return measure(model)
+    finally:
+        with torch.no_grad():
+            for parameter, old in before:
+                parameter.copy_(old)
+                parameter.grad = None
+        model.eval()
+        for module in training:
+            module.training = True
