@@ -3,7 +3,7 @@
 Every concept has prompts that the edit is given and held-out ones, facts about its name (the reverse direction), and
 prompts in other languages where the model knows it there. Beside them: 40 unrelated facts, and ordinary text.
 
-Run: python benchmarks/concepts.py [--variants whitened name noise published] [--text FILE] [--json FILE]
+Run: python benchmarks/concepts.py [--variants whitened name ...] [--text FILE] [--json FILE]
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ def timed(
         seconds, edits = clock(lambda: execute_revs(model, tok, requests, hparams))
     secrets = read_requests(requests, tok)
     contexts = [secrets[outcome.request].context(outcome.position) for outcome in edits.outcomes]
-    floor = min(clock(lambda: the_floor(decoder, contexts))[0] for _ in range(2))
+    # A short time is noisy: the better of two counts.
+    floor = min(clock(lambda: the_floor(decoder, contexts))[0] for _ in range(1 if len(requests) > 100 else 2))
     return {
         "s / secret": seconds / len(requests),
         "floor, s / secret": floor / len(requests),
