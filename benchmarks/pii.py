@@ -35,9 +35,9 @@ from revs_tars_plugin.evaluation import (
     attack_score,
     delta_scores,
     efficacy,
-    greedy_continuations,
     logit_lens_scores,
     probes_of,
+    still_generated,
     unlearning_score,
 )
 from revs_tars_plugin.evaluation.scores import harmonic
@@ -126,10 +126,9 @@ def known(
     model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret], other_wording: bool = False
 ) -> list[SyntheticSecret]:
     """Those that greedy decoding gives away."""
-    length = max(len(tok(" " + secret.target)["input_ids"]) for secret in secrets) + 1
     prompts = [secret.rephrase_prompt if other_wording else secret.prompt for secret in secrets]
-    said = greedy_continuations(model, tok, prompts, length)
-    return [s for s, text in zip(secrets, said, strict=True) if text.strip().startswith(s.target)]
+    said = still_generated(model, tok, prompts, [secret.target for secret in secrets])
+    return [secret for secret, given in zip(secrets, said, strict=True) if given]
 
 
 def strangers(secrets: list[SyntheticSecret], seed: int) -> list[SyntheticSecret]:

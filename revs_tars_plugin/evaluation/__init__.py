@@ -3,23 +3,28 @@
 from .attacks import attack_score, delta_scores, logit_lens_scores
 from .concepts import fact_log_likelihoods, name_probabilities
 from .contexts import in_context_prompts
-from .continuation import greedy_continuation, greedy_continuations
+from .continuation import greedy_continuation, greedy_continuations, still_generated
 from .integrity import OrdinaryText, TextIntegrity, kl_divergence, next_token_log_probabilities
 from .probes import Probe, probes_of
 from .quantization import quantized
 from .recall import Recall, recall, sampled_extractions
 from .relearning import after_relearning
-from .scores import efficacy, unlearning_score
+from .report import UnlearningReport
+from .scores import efficacy, output_scores, unlearning_score
+from .unlearning import ATTACKS, evaluate_unlearning
 
 __all__ = [
+    "ATTACKS",
     "OrdinaryText",
     "Probe",
     "Recall",
     "TextIntegrity",
+    "UnlearningReport",
     "after_relearning",
     "attack_score",
     "delta_scores",
     "efficacy",
+    "evaluate_unlearning",
     "fact_log_likelihoods",
     "greedy_continuation",
     "greedy_continuations",
@@ -28,9 +33,11 @@ __all__ = [
     "logit_lens_scores",
     "name_probabilities",
     "next_token_log_probabilities",
+    "output_scores",
     "probes_of",
     "quantized",
     "recall",
     "sampled_extractions",
+    "still_generated",
     "unlearning_score",
 ]

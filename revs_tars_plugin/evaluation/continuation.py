@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..forward import evaluating
+from ..requests import tokenise_in_context
 
 
 def greedy_continuation(model: nn.Module, tok: Any, prompt: str, max_new_tokens: int = 8) -> str:
@@ -47,3 +48,10 @@ def greedy_continuations(
             )
         texts += tok.batch_decode(out[:, longest:], skip_special_tokens=True)
     return texts
+
+
+def still_generated(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[bool]:
+    """Returns for each prompt whether greedy decoding goes on with its target (in the continuation alone)."""
+    longest = max(len(tokenise_in_context(tok, *pair)[1]) for pair in zip(prompts, targets, strict=True))
+    said = greedy_continuations(model, tok, prompts, longest + 1)
+    return [text.strip().startswith(target.strip()) for text, target in zip(said, targets, strict=True)]

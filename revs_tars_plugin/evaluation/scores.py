@@ -33,8 +33,8 @@ def secret_scores(scores: Float[Tensor, "... tokens"], probes: Sequence[Probe]) 
     return torch.stack([column.max(dim=-1).values for column in columns], dim=-1)
 
 
-def efficacy(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> float:
-    """Returns the mean secret score at the model's output; with probes of other prompts this is generality."""
+def output_scores(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> Float[Tensor, " secrets"]:
+    """Returns every secret's score at the model's output."""
     found = torch.cat(
         [
             ranks(
@@ -44,7 +44,12 @@ def efficacy(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> float:
         ]
     )
     size = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    return float(secret_scores(token_scores(found, size, k), probes).mean())
+    return secret_scores(token_scores(found, size, k), probes)
+
+
+def efficacy(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> float:
+    """Returns the mean secret score at the model's output; with probes of other prompts this is generality."""
+    return float(output_scores(model, probes, k).mean())
 
 
 def harmonic(values: Iterable[float]) -> float:

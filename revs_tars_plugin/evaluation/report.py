@@ -1,0 +1,48 @@
+"""The result of an evaluation, for machines and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class UnlearningReport:
+    """What `evaluate_unlearning` found; no secret's text is in it.
+
+    Attributes:
+        summary: Every metric over all secrets, by name, higher meaning better hidden unless its name says otherwise.
+        rows: For each secret, in the order given, its own figures by name.
+        settings: What decides the figures: k, seed, how many samples, which attacks.
+    """
+
+    summary: Mapping[str, float]
+    rows: tuple[Mapping[str, Any], ...]
+    settings: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain lists and dictionaries, fit for JSON."""
+        return {
+            "summary": dict(self.summary),
+            "secrets": [dict(row) for row in self.rows],
+            "settings": dict(self.settings),
+        }
+
+    def to_markdown(self) -> str:
+        """Returns two tables: the summary, and a line for every secret."""
+        lines = ["| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {_shown(value)} |" for name, value in self.summary.items()]
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        lines += ["", "| " + " | ".join(["secret", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
+        for index, row in enumerate(self.rows):
+            lines.append("| " + " | ".join([str(index), *(_shown(row.get(name)) for name in columns)]) + " |")
+        return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

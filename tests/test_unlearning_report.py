@@ -1,0 +1,120 @@
+"""Everything in one call: it moves the right way when an edit is applied, and says clearly what it cannot use."""
+
+import json
+
+import pytest
+import torch
+from helpers import assert_same_bits, snapshot, tiny_settings
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from revs_tars_plugin import InputError, execute_revs
+from revs_tars_plugin.data import SecretRecord
+from revs_tars_plugin.evaluation import ATTACKS, evaluate_unlearning
+
+CORPUS = ["w5 w6 w7 w8 w9 w10", "w100 w20 w30 w4 w50"]
+
+
+def record(model, tok, prompt, rephrase=None):
+    ids = tok(prompt, return_tensors="pt").input_ids
+    with torch.no_grad():
+        out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
+    return SecretRecord(prompt, tok.decode(out[0, ids.shape[1] :]), None, rephrase)
+
+
+@pytest.fixture
+def secrets(model, tok):
+    return [
+        record(model, tok, "w1 w2 w3", "w1 w2 w3"),
+        record(model, tok, "w50 w60 w70 w80"),
+        record(model, tok, "w9 w8"),
+    ]
+
+
+@pytest.fixture
+def retain(model, tok):
+    found = [record(model, tok, prompt) for prompt in ("w11 w12", "w13 w14 w15", "w16 w17", "w100 w101", "w40 w41")]
+    return [secret for secret in found if "<unk>" not in secret.target]
+
+
+def evaluated(model, tok, secrets, **changes):
+    return evaluate_unlearning(model, tok, secrets, **{"names": tiny_settings(), "k": 20, **changes})
+
+
+def test_every_figure_moves_the_right_way(model, tok, secrets, retain):
+    reference = type(model)(model.config).eval()
+    reference.load_state_dict(model.state_dict())
+    weights = snapshot(model)
+    arguments = {"retain": retain, "reference": reference, "corpus": CORPUS, "attacks": ATTACKS, "n_samples": 30}
+    before = evaluated(model, tok, secrets, **arguments)
+    assert_same_bits(model, weights)
+    edits = execute_revs(model, tok, [secret.request() for secret in secrets], tiny_settings())
+    edits.apply(model)
+    after = evaluated(model, tok, secrets, **arguments)
+    edits.undo(model)
+    assert before.summary.keys() == after.summary.keys()
+    assert before.summary["efficacy"] == before.summary["generality"] == before.summary["unlearning_score"] == 0
+    assert after.summary["efficacy"] == after.summary["generality"] == 1
+    assert (
+        before.summary["specificity"] == before.summary["still generated"] == before.summary["extraction strength"] == 1
+    )
+    assert after.summary["still generated"] == 0
+    assert after.summary["extraction strength"] < 1
+    assert after.summary["sampled"] < before.summary["sampled"]
+    for name in ("logit lens", "quantization, 8 bits", "quantization, 4 bits", "resistance_score"):
+        assert after.summary[name] > before.summary[name], name
+    assert before.summary["kl_mean"] == pytest.approx(0, abs=1e-6)
+    assert before.summary["top1_agreement"] == 1
+    assert after.summary["kl_mean"] > 1e-3
+    assert after.rows[0]["generality"] == 1
+    assert "generality" not in after.rows[1]
+    assert [row["still generated"] for row in before.rows] == [True] * 3
+    # The tokens that the edit chose are the two of each target, and both scores say the same.
+    chosen = {index: [0, 1] for index in range(3)}
+    assert evaluated(model, tok, secrets, positions=chosen, attacks=[]).summary["efficacy"] == 0
+
+
+def test_what_was_not_asked_for_is_not_there(model, tok, secrets):
+    report = evaluated(model, tok, secrets[1:], attacks=["delta"])
+    assert report.summary.keys() == {
+        *["efficacy", "still generated", "exact memorization", "extraction strength", "delta"],
+    }
+
+
+def test_the_report_goes_through_json_and_names_no_secret(model, tok, secrets):
+    report = evaluated(model, tok, secrets, attacks=["logit lens"])
+    again = json.loads(json.dumps(report.to_dict()))
+    assert again["summary"] == report.summary
+    assert len(again["secrets"]) == again["settings"]["secrets"] == 3
+    text = report.to_markdown()
+    assert "| efficacy | 0 |" in text
+    assert text.count("\n| 0 |") == 1
+    words = {word for secret in secrets for word in (*secret.prompt.split(), *secret.target.split())}
+    assert not words & set(text.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"secrets": []}, "secrets is empty"),
+        ({"k": 101}, r"k is 101; .* half the vocabulary \(100\)"),
+        ({"k": 0}, "k is 0"),
+        ({"attacks": ["logit-lens"]}, 'attacks names "logit-lens".*did you mean "logit lens"'),
+        ({"corpus": CORPUS}, "reference and corpus belong together"),
+        ({"positions": {0: [0]}}, "positions must name at least one token for each secret, 0 to 2"),
+        ({"positions": {0: [0], 1: [5], 2: [0]}}, r"positions of secret 1 are \[5\], but its target has 2 tokens"),
+        ({"secrets": [SecretRecord("w1", "Ω")]}, "Secret 0: the tokenizer has no token"),
+        ({"secrets": [SecretRecord("w1", " ")]}, "nothing to forget"),
+    ],
+)
+def test_what_cannot_be_used_is_named(model, tok, secrets, changes, message):
+    changes = {"secrets": secrets, **changes}
+    with pytest.raises(InputError, match=message):
+        evaluated(model, tok, changes.pop("secrets"), **changes)
+
+
+def test_a_reference_of_another_vocabulary_is_refused(model, tok, secrets):
+    other = LlamaForCausalLM(
+        LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    )
+    with pytest.raises(InputError, match="reference has a vocabulary of 50, the model one of 201"):
+        evaluated(model, tok, secrets, reference=other, corpus=CORPUS)
