@@ -23,8 +23,7 @@ import transformers
 import yaml
 from concept_facts import CONCEPTS, UNRELATED, Concept
 from pii import ordinary_text
-from rich.console import Console
-from rich.table import Table
+from tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import TARSHyperParams, execute_tars
@@ -66,9 +65,9 @@ def main() -> None:
         hparams = TARSHyperParams(**{**settings, **VARIANTS[name], **changes})
         rows = run(model, tok, concepts, hparams, text)
         title = f"{name}: " + (", ".join(f"{key}: {value}" for key, value in VARIANTS[name].items()) or "the YAML")
-        show(f"{title}; {len(rows)} concepts one after another", [row["shown"] for row in rows])
+        show(f"{title}; {len(rows)} concepts one after another", [row["shown"] for row in rows], decimals=4, width=160)
         summary = [summarise(rows[:count]) for count in dict.fromkeys((min(_FIRST, len(rows)), len(rows)))]
-        show(f"Summary, {title}", summary)
+        show(f"Summary, {title}", summary, decimals=4, width=160)
         found[name] = {"concepts": rows, "summary": summary, "settings": hparams.to_dict()}
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -171,16 +170,6 @@ def known_prompts(
         probabilities = name_probabilities(model, tok, prompts, concept.name)
         found.append([(prompt, p) for prompt, p in zip(prompts, probabilities, strict=True) if p >= _KNOWN])
     return found[0], found[1]
-
-
-def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints one line a row."""
-    table = Table(title=title)
-    for key in rows[0]:
-        table.add_column(key, justify="right")
-    for row in rows:
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ import psutil
 import torch
 import transformers
 from published_revs import published_seconds
-from rich.console import Console
-from rich.table import Table
+from tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import REVSHyperParams, execute_revs
@@ -35,7 +34,7 @@ from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.forward import next_token_logits
 from revs_tars_plugin.requests import read_requests
-from revs_tars_plugin.statistics import sample_from_model, second_moments
+from revs_tars_plugin.statistics import sample_from_model
 
 SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
 PARTS = ["secrets", "published", "shapes", "host"]
@@ -66,16 +65,16 @@ def main() -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     if "secrets" in arguments.parts:
         found["secrets"] = by_secrets(model, tok, requests, arguments.secrets)
-        show("Seconds per secret, SmolLM2-135M", found["secrets"])
+        show("Seconds per secret, SmolLM2-135M", found["secrets"], decimals=3, width=118)
     if "published" in arguments.parts and os.environ.get("REVS_REFERENCE"):
         found["published"] = against_published(model, tok, requests, arguments.published)
-        show("Against the published code, SmolLM2-135M", found["published"])
+        show("Against the published code, SmolLM2-135M", found["published"], decimals=3, width=118)
     if "shapes" in arguments.parts:
         found["shapes"] = by_shape(tok, requests[:20], arguments.vocabularies, arguments.widths)
-        show("20 secrets, random models of 4 layers", found["shapes"])
+        show("20 secrets, random models of 4 layers", found["shapes"], decimals=3, width=118)
     if "host" in arguments.parts:
         found["host"] = [through_host(requests[: max(arguments.secrets)])]
-        show("One batch_edit of EasyEdit", found["host"])
+        show("One batch_edit of EasyEdit", found["host"], decimals=3, width=118)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
@@ -119,11 +118,7 @@ def timed(
 ) -> dict[str, Any]:
     """Times one edit and its floor. The ordinary text's second moment is computed once a model, and not timed."""
     decoder = Decoder(model, hparams)
-    if hparams.localization == "covariance":
-        second_moments(
-            decoder, tok, hparams.mom2_dataset, stats_dir=hparams.stats_dir, n_samples=hparams.mom2_n_samples
-        )
-    execute_revs(model, tok, requests[:1], hparams)  # the Gram factor is made once a model, too
+    execute_revs(model, tok, requests[:1], hparams)  # computes it, and the Gram factor
     with peak_memory() as peak:
         seconds, edits = clock(lambda: execute_revs(model, tok, requests, hparams))
     secrets = read_requests(requests, tok)
@@ -260,16 +255,6 @@ def peak_memory() -> Iterator[list[float]]:
     finally:
         done.set()
         watcher.join()
-
-
-def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Prints one line a row."""
-    table = Table(title=title)
-    for key in rows[0]:
-        table.add_column(key, justify="right")
-    for row in rows:
-        table.add_row(*(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console(width=118).print(table)
 
 
 if __name__ == "__main__":

@@ -111,11 +111,6 @@ class Decoder:
         config = getattr(self.model, "config", None)
         return getattr(config, "max_position_embeddings", None)
 
-    @property
-    def device(self) -> torch.device:
-        """Where token ids have to be: the device of the input embedding."""
-        return self.model.get_input_embeddings().weight.device  # type: ignore[operator, no-any-return]
-
     @torch.no_grad()
     def forward_through_layers(
         self, sequences: Sequence[Sequence[int]], visit: Callable[[int, LayerState], Tensor | None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,3 +120,21 @@ def _conflict(edit: WeightEdit, weight: Tensor, *, applied: bool) -> str:
         "apply it to the model it was computed for" if applied else "undo later edits first, the last one made first"
     )
     return f'The weight "{edit.name}" differs from the one this edit belongs to; {way_out}.'
+
+
+def applied(
+    model: nn.Module, compute: Callable[[nn.Module], EditSet], *, copy: bool, return_orig_weights: bool
+) -> tuple[nn.Module, OriginalWeights]:
+    """Computes an edit and applies it, as the host's contract asks of every method.
+
+    Args:
+        model: The model.
+        compute: Makes the edit for the model it is given, whose weights it leaves as they are.
+        copy: Edit a copy and leave `model` alone.
+        return_orig_weights: Whether the second result restores the weights, or is empty.
+    """
+    if copy:
+        model = deepcopy(model)
+    edits = compute(model)
+    edits.apply(model)
+    return model, OriginalWeights(model, edits, restores=return_orig_weights)

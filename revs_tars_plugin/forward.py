@@ -59,6 +59,30 @@ def padded(
     return ids.to(device), mask.to(device)
 
 
+@torch.no_grad()
+def sample(
+    model: nn.Module, ids: Int[Tensor, "n positions"], count: int, generator: torch.Generator, temperature: float = 1.0
+) -> Int[Tensor, "n new"]:
+    """Draws tokens that go on with each row, one after another; the caller's random numbers are left as they are.
+
+    Args:
+        model: A causal language model.
+        ids: Token ids without padding.
+        count: How many tokens are drawn.
+        generator: Where they are drawn from, on the CPU.
+        temperature: Of the softmax; above 0.
+    """
+    latest, cache, drawn = ids, None, []
+    with evaluating(model):
+        for _ in range(count):
+            output = model(input_ids=latest, past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            probabilities = (output.logits[:, -1].float() / temperature).softmax(dim=-1).cpu()
+            latest = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
+            drawn.append(latest)
+    return torch.cat(drawn, dim=1) if drawn else ids[:, :0]
+
+
 @contextmanager
 def without_head(model: nn.Module) -> Iterator[None]:
     """Lets no position through to the head for a while, where only the layers matter."""

@@ -36,6 +36,11 @@ class UnlearnHyperParams:
         model_parallel: Let the host spread the model over devices.
         fp16: Let the host load the model in float16 (branch main).
         seed: Seed of the method's own random generator; the global ones are left alone.
+        mom2_dataset: Ordinary text, where a method compares with it: a file, a Hugging Face data set, or `sampled` from
+            the model itself.
+        mom2_n_samples: How many texts of it.
+        mom2_dtype: Part of the name of the host's statistics files.
+        stats_dir: Where these files lie.
     """
 
     alg_name: str
@@ -53,6 +58,10 @@ class UnlearnHyperParams:
     model_parallel: bool = False
     fp16: bool = False
     seed: int = 0
+    mom2_dataset: str = "sampled"
+    mom2_n_samples: int = 64
+    mom2_dtype: str = "float32"
+    stats_dir: str = "~/.cache/revs-tars-plugin/stats"
 
     ALGORITHM: ClassVar[str] = ""
 
@@ -77,7 +86,7 @@ class UnlearnHyperParams:
         for name in ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp"):
             if getattr(self, name).count("{}") != 1:
                 raise InputError(f'{name} is "{getattr(self, name)}"; it needs one "{{}}" where the layer number goes.')
-        for name in ("batch_size", "max_length"):
+        for name in ("batch_size", "max_length", "mom2_n_samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 

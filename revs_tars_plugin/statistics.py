@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 
 from .decoder import Decoder, LayerState
 from .errors import InputError
-from .forward import evaluating, padded
+from .forward import padded, sample
+from .hyperparams import UnlearnHyperParams
 
 # The data sets that the host's own statistics know, by its names for them.
 _HOST_DATASETS = {
@@ -130,6 +131,19 @@ def second_moments(
             computed[layer].save(path, n_samples)
         return computed
     return {layer: SecondMoment.load(path) for layer, path in paths.items()}
+
+
+def ordinary_moments(decoder: Decoder, tok: Any, hparams: UnlearnHyperParams) -> dict[int, SecondMoment]:
+    """Returns the second moments of the ordinary text that a method's settings name; see `second_moments`."""
+    return second_moments(
+        decoder,
+        tok,
+        hparams.mom2_dataset,
+        stats_dir=hparams.stats_dir,
+        n_samples=hparams.mom2_n_samples,
+        precision=hparams.mom2_dtype,
+        seed=hparams.seed,
+    )
 
 
 def collect(decoder: Decoder, sequences: Iterable[Sequence[int]]) -> dict[int, SecondMoment]:
@@ -248,15 +262,6 @@ def sample_from_model(
     start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     generator = torch.Generator().manual_seed(seed)
-    with evaluating(model):
-        for first in range(0, n_samples, batch_size):
-            rows = min(batch_size, n_samples - first)
-            ids = torch.full((rows, 1), 0 if start is None else start, device=device)
-            cache, latest = None, ids
-            for _ in range(max_tokens - 1):
-                output = model(input_ids=latest, past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
-                probabilities = output.logits[:, -1].float().softmax(dim=-1).cpu()
-                latest = torch.multinomial(probabilities, 1, generator=generator).to(device)
-                ids = torch.cat([ids, latest], dim=1)
-            yield from ids.tolist()
+    for first in range(0, n_samples, batch_size):
+        ids = torch.full((min(batch_size, n_samples - first), 1), 0 if start is None else start, device=device)
+        yield from torch.cat([ids, sample(model, ids, max_tokens - 1, generator)], dim=1).tolist()

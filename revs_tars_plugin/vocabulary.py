@@ -90,6 +90,11 @@ class Vocabulary:
             return numerators
         return numerators / self.scale(hidden.to(numerators.device))[:, None] + self._offsets
 
+    def full_logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
+        """The same with the norm's division in any case: what the model itself would say, for probabilities."""
+        logits = self.logits(hidden)
+        return logits if self.has_offsets else logits / self.scale(hidden.to(logits.device))[:, None]
+
     def ranks(self, hidden: Float[Tensor, "n d"], tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Returns each target's logit-lens rank in its own vector; 0 is the most likely token."""
         logits = self.logits(hidden)

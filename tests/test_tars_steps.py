@@ -113,7 +113,7 @@ def noise(decoder, **changes):
 
 def test_noise_finds_a_vector_that_triggers_the_name(model, decoder):
     concept, found = noise(decoder)
-    before, after = name_probabilities(decoder.vocabulary, torch.stack([concept, found]), [7])
+    before, after = name_probabilities(decoder.vocabulary.full_logits(torch.stack([concept, found])), [7])
     assert before < 0.1
     assert after >= 0.5
     with torch.no_grad():  # the same by the model's own modules

@@ -62,9 +62,9 @@ def delta_scores(decoder: Decoder, probes: Sequence[Probe], k: int = 100) -> Flo
         kinds = []
         for layers in outputs.values():
             changes = []
-            last = _logits(decoder, layers[0])
+            last = decoder.vocabulary.full_logits(layers[0])
             for hidden in layers[1:]:
-                logits = _logits(decoder, hidden)
+                logits = decoder.vocabulary.full_logits(hidden)
                 change, last = (logits - last).abs(), logits
                 place = ranks(change, tokens.to(change.device)).cpu().double()
                 changes.append(torch.where(place < _DELTA_CANDIDATES, place / k, 1.0).clamp(max=1.0))
@@ -75,12 +75,6 @@ def delta_scores(decoder: Decoder, probes: Sequence[Probe], k: int = 100) -> Flo
     return torch.stack(
         [scores[[i for i, own in enumerate(owners) if own == secret]].mean() for secret in dict.fromkeys(owners)]
     )
-
-
-def _logits(decoder: Decoder, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
-    """Full logits, with the norm's division, so that layers can be subtracted."""
-    logits = decoder.vocabulary.logits(hidden)
-    return logits if decoder.vocabulary.has_offsets else logits / decoder.vocabulary.scale(hidden)[:, None]
 
 
 def _outputs(decoder: Decoder, probes: Sequence[Probe]) -> dict[str, list[Tensor]]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..batching import by_length
-from ..forward import evaluating, selected_logits
+from ..forward import sample, selected_logits
 from ..requests import tokenise_in_context
 
 
@@ -61,7 +61,6 @@ def recall(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence
     return [found[index] for index in range(len(pairs))]
 
 
-@torch.no_grad()
 def sampled_extractions(
     model: nn.Module,
     tok: Any,
@@ -90,21 +89,14 @@ def sampled_extractions(
     generator = torch.Generator().manual_seed(seed)
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     found = []
-    with evaluating(model):
-        for prompt, target in zip(prompts, targets, strict=True):
-            prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
-            count = 0
-            for first in range(0, n_samples, batch_size):
-                rows = min(batch_size, n_samples - first)
-                latest = torch.tensor([prompt_ids] * rows, device=device)
-                made, cache = [], None
-                for _ in range(2 * len(target_ids)):
-                    output = model(input_ids=latest, past_key_values=cache, use_cache=True)
-                    cache = output.past_key_values
-                    probabilities = (output.logits[:, -1].float() / temperature).softmax(dim=-1).cpu()
-                    latest = torch.multinomial(probabilities, 1, generator=generator).to(device)
-                    made.append(latest.cpu())
-                texts = tok.batch_decode(torch.cat(made, dim=1), skip_special_tokens=True)
-                count += sum(target.strip() in text for text in texts)
-            found.append(count)
+    for prompt, target in zip(prompts, targets, strict=True):
+        prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
+        count = 0
+        for first in range(0, n_samples, batch_size):
+            ids = torch.tensor([prompt_ids] * min(batch_size, n_samples - first), device=device)
+            texts = tok.batch_decode(
+                sample(model, ids, 2 * len(target_ids), generator, temperature), skip_special_tokens=True
+            )
+            count += sum(target.strip() in text for text in texts)
+        found.append(count)
     return found

@@ -43,13 +43,17 @@ def output_scores(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> Fl
             for batch in _batches(probes)
         ]
     )
-    size = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    return secret_scores(token_scores(found, size, k), probes)
+    return secret_scores(token_scores(found, vocabulary_size(model), k), probes)
 
 
 def efficacy(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> float:
     """Returns the mean secret score at the model's output; with probes of other prompts this is generality."""
     return float(output_scores(model, probes, k).mean())
+
+
+def vocabulary_size(model: nn.Module) -> int:
+    """Returns V, the rows of the head."""
+    return int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
 
 
 def harmonic(values: Iterable[float]) -> float:

@@ -23,7 +23,7 @@ from .quantization import quantized
 from .recall import recall, sampled_extractions
 from .relearning import after_relearning
 from .report import UnlearningReport
-from .scores import harmonic, output_scores, unlearning_score
+from .scores import harmonic, output_scores, unlearning_score, vocabulary_size
 
 ATTACKS = ("logit lens", "perturbation", "delta", "quantization", "in-context", "sampling", "relearning")
 # The paper's Resistance Score is over these.
@@ -224,7 +224,7 @@ def _checked(
     """Returns the secrets with their tokens; raises where an argument cannot be used."""
     if not secrets:
         raise InputError("secrets is empty; give at least one.")
-    size = _vocabulary_size(model)
+    size = vocabulary_size(model)
     if not 1 <= k <= size // 2:
         raise InputError(f"k is {k}; it must be at least 1 and at most half the vocabulary ({size // 2}).")
     for name in attacks:
@@ -232,9 +232,9 @@ def _checked(
             raise InputError(f'attacks names "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
     if (reference is None) != (not corpus):
         raise InputError("reference and corpus belong together: the cost is measured on the one against the other.")
-    if reference is not None and _vocabulary_size(reference) != size:
+    if reference is not None and vocabulary_size(reference) != size:
         raise InputError(
-            f"reference has a vocabulary of {_vocabulary_size(reference)}, the model one of {size}; give the model "
+            f"reference has a vocabulary of {vocabulary_size(reference)}, the model one of {size}; give the model "
             "before its edit."
         )
     own = read_requests([secret.request() for secret in secrets], tok)
@@ -253,10 +253,6 @@ def _checked(
                     f"{len(own[index].target_ids)} tokens."
                 )
     return own
-
-
-def _vocabulary_size(model: nn.Module) -> int:
-    return int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
 
 
 def _rarest(secret: Secret) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from ..decoder import Decoder
 from ..errors import InputError
 from ..requests import Secret
-from ..statistics import collect, second_moments
+from ..statistics import collect, ordinary_moments
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
@@ -29,15 +29,7 @@ def key_geometry(
     Raises:
         InputError: When a text cannot be read.
     """
-    ordinary = second_moments(
-        decoder,
-        tok,
-        hparams.mom2_dataset,
-        stats_dir=hparams.stats_dir,
-        n_samples=hparams.mom2_n_samples,
-        precision=hparams.mom2_dtype,
-        seed=hparams.seed,
-    )
+    ordinary = ordinary_moments(decoder, tok, hparams)
     texts = list(dict.fromkeys(sibling.text for secret in secrets for sibling in siblings[secret.index]))
     extra = [(hparams.sibling_weight, texts), (hparams.retain_weight, _retained(secrets, hparams))]
     moments = {layer: moment.mean.to(decoder.ff2[layer].weight.device) for layer, moment in ordinary.items()}

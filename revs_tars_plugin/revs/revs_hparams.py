@@ -53,10 +53,6 @@ class REVSHyperParams(UnlearnHyperParams):
         ridge_last_layer: `covariance`: the same in the last layer.
         damping_first_layer: `covariance`: rho of the joint solve in the first layer, as a share of each key's length.
         damping_last_layer: `covariance`: the same in the last layer.
-        mom2_dataset: `covariance`: ordinary text: a file, a Hugging Face data set, or `sampled` from the model itself.
-        mom2_n_samples: `covariance`: how many texts of it.
-        mom2_dtype: `covariance`: part of the name of the host's statistics files.
-        stats_dir: `covariance`: where these files lie.
         sibling_contexts: `covariance`: behind how many sibling prompts a secret that was begun must not go on either.
         perturbed_contexts: `covariance`: behind how many variants of its own prompt, with random spaces.
         borrowed_contexts: `covariance`: behind how many prompts of the call's other requests, with its own subject in
@@ -89,10 +85,6 @@ class REVSHyperParams(UnlearnHyperParams):
     ridge_last_layer: float = 0.003
     damping_first_layer: float = 0.02
     damping_last_layer: float = 0.0
-    mom2_dataset: str = "sampled"
-    mom2_n_samples: int = 64
-    mom2_dtype: str = "float32"
-    stats_dir: str = "~/.cache/revs-tars-plugin/stats"
     sibling_contexts: int = 1
     perturbed_contexts: int = 1
     borrowed_contexts: int = 1
@@ -119,7 +111,7 @@ class REVSHyperParams(UnlearnHyperParams):
                     f'{name} is "{value}"; it must be one of {", ".join(known)}{did_you_mean(value, known)}'
                 )
         for name, least in (
-            *((name, 1) for name in ("max_tokens", "n_neurons", "sweeps", "mom2_n_samples")),
+            *((name, 1) for name in ("max_tokens", "n_neurons", "sweeps")),
             *(
                 (name, 0)
                 for name in (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..decoder import Decoder
-from ..edits import EditSet, OriginalWeights
+from ..edits import EditSet, applied
 from ..errors import InputError
 from ..requests import read_requests
 from ..trial_edits import TrialEdits
@@ -53,11 +52,12 @@ def apply_revs_to_model(
     Raises:
         InputError: As `execute_revs`; no weight has changed then.
     """
-    if copy:
-        model = deepcopy(model)
-    edits = execute_revs(model, tok, requests, hparams)
-    edits.apply(model)
-    return model, OriginalWeights(model, edits, restores=return_orig_weights)
+    return applied(
+        model,
+        lambda edited: execute_revs(edited, tok, requests, hparams),
+        copy=copy,
+        return_orig_weights=return_orig_weights,
+    )
 
 
 def execute_revs(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -34,6 +35,17 @@ class Neurons:
     weights: FeedForwardMatrix
     activations: Float[Tensor, " f"]
     activity: Float[Tensor, " f"] | None = None
+
+    @property
+    def vectors(self) -> Float[Tensor, "f d"]:
+        """One row a neuron, float32; not kept, since it is a copy where the weights are narrower."""
+        return self.weights.weight.detach().movedim(self.weights.neuron_dim, 0).float()
+
+    @cached_property
+    def norms(self) -> Float[Tensor, " f"]:
+        """Their lengths."""
+        norms: Tensor = self.vectors.norm(dim=1)
+        return norms
 
 
 @dataclass(frozen=True)
@@ -69,8 +81,7 @@ def affinities(
     - `contribution_per_activity`: `cos * norm * a / A`;
     - `specific`: `norm * |a| * (|a| / A)^specificity`, whatever its direction.
     """
-    vectors = _vectors(neurons.weights)
-    norms: Tensor = vectors.norm(dim=1)
+    vectors, norms = neurons.vectors, neurons.norms
     cosines: Tensor = (vectors @ torch.nn.functional.normalize(targeting.to(vectors), dim=0)) / norms.clamp_min(1e-30)
     if kind == "cosine":
         return cosines.abs()
@@ -113,7 +124,7 @@ def best_candidates(
     for neurons in groups:
         scores = affinities(neurons, targeting, kind, specificity)
         if neurons.activity is not None and spared:
-            writes = neurons.activity.to(scores) * _vectors(neurons.weights).norm(dim=1)
+            writes = neurons.activity.to(scores) * neurons.norms
             scores[writes.topk(math.ceil(spared * len(writes))).indices] = -torch.inf
         for neuron in (taken or {}).get((neurons.layer, neurons.matrix), ()):
             scores[neuron] = -torch.inf
@@ -131,9 +142,4 @@ def _signs(neurons: Neurons, targeting: Float[Tensor, " d"]) -> Float[Tensor, " 
     """Which way round a neuron works: by its activation where it writes, by its direction where it reads."""
     if neurons.matrix == "down":
         return torch.where(neurons.activations < 0, -1.0, 1.0)
-    vectors = _vectors(neurons.weights)
-    return torch.where(vectors @ targeting.to(vectors) < 0, -1.0, 1.0)
-
-
-def _vectors(weights: FeedForwardMatrix) -> Float[Tensor, "f d"]:
-    return weights.weight.detach().movedim(weights.neuron_dim, 0).float()
+    return torch.where(neurons.vectors @ targeting.to(neurons.vectors) < 0, -1.0, 1.0)

@@ -17,7 +17,7 @@ from .affinity import Candidate, Neurons, best_candidates
 from .concept_vector import ConceptStates, concept_states
 from .concepts import Concept
 from .reversal import Reversals, reverse_all, reverse_until, take_back
-from .targeting_vector import refined_by_noise, whitened, without_common
+from .targeting_vector import name_probabilities, refined_by_noise, whitened, without_common
 from .tars_hparams import TARSHyperParams
 
 Taken = dict[tuple[int, str], set[int]]
@@ -95,11 +95,10 @@ class ConceptRemover:
         done = Reversals()
         if known:
             done, after = self._reverse(states, taken, before)
-        for candidate in done.chosen:
-            taken.setdefault((candidate.layer, candidate.matrix), set()).add(candidate.neuron)
+        _take(done, taken)
         return ConceptOutcome(
-            name=self.concept.name,
-            requests=self.concept.requests,
+            name=concept.name,
+            requests=concept.requests,
             known=known,
             before=before,
             after=after,
@@ -149,10 +148,8 @@ class ConceptRemover:
     def _reverse_behind_the_name(self, done: Reversals, targeting: Tensor, taken: Taken) -> None:
         """Reverses what fires for the name itself, which is what facts about it are read from."""
         states = concept_states(self.decoder, self.concept.named, self.hparams.concept_layer, -1)
-        left_alone = {key: set(neurons) for key, neurons in taken.items()}
-        for candidate in done.chosen:
-            left_alone.setdefault((candidate.layer, candidate.matrix), set()).add(candidate.neuron)
-        candidates = self._candidates(states.activations, targeting, self.hparams.name_edits, left_alone)
+        _take(done, taken)
+        candidates = self._candidates(states.activations, targeting, self.hparams.name_edits, taken)
         reverse_all(candidates, self.matrices, targeting, self.hparams.reversal_scale, self.trial, done)
 
     def _candidates(
@@ -193,7 +190,9 @@ class ConceptRemover:
         return self._probabilities(next_token_logits(self.decoder.model, prompts))
 
     def _probabilities(self, logits: Tensor) -> tuple[float, ...]:
-        """The probability, after each prompt, that the name begins."""
-        tokens = torch.tensor(self.concept.tokens, device=logits.device)
-        found: list[float] = logits.log_softmax(dim=-1)[:, tokens].logsumexp(dim=-1).exp().tolist()
-        return tuple(found)
+        return tuple(name_probabilities(logits, self.concept.tokens).tolist())
+
+
+def _take(done: Reversals, taken: Taken) -> None:
+    for candidate in done.chosen:
+        taken.setdefault((candidate.layer, candidate.matrix), set()).add(candidate.neuron)

@@ -61,7 +61,7 @@ def refined_by_noise(
     for _ in range(rounds):
         noise = torch.randn(candidates, len(concept), generator=generator).to(concept.device)
         tried = torch.cat([centre[None], centre + size * noise])
-        found = name_probabilities(vocabulary, tried, tokens)
+        found = name_probabilities(vocabulary.full_logits(tried), tokens)
         order = found.argsort(descending=True)
         if float(found[order[0]]) > best_probability:
             best, best_probability = tried[order[0]], float(found[order[0]])
@@ -74,13 +74,8 @@ def refined_by_noise(
     )
 
 
-def name_probabilities(
-    vocabulary: Vocabulary, hidden: Float[Tensor, "n d"], tokens: Sequence[int]
-) -> Float[Tensor, " n"]:
-    """Returns what the final norm and the head make of residual vectors: the probability of any of the tokens."""
-    logits = vocabulary.logits(hidden)
-    if not vocabulary.has_offsets:
-        logits = logits / vocabulary.scale(hidden).to(logits.device)[:, None]
+def name_probabilities(logits: Float[Tensor, "n vocabulary"], tokens: Sequence[int]) -> Float[Tensor, " n"]:
+    """Returns the probability that any of the tokens that begin the name comes next, for each row of logits."""
     log_probabilities = logits.log_softmax(dim=-1)
     return log_probabilities[:, torch.tensor(list(tokens), device=logits.device)].logsumexp(dim=-1).exp()
 

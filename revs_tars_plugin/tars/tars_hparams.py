@@ -53,10 +53,6 @@ class TARSHyperParams(UnlearnHyperParams):
         min_probability: A concept whose name is less likely on all its prompts counts as unknown; nothing is changed.
         reversal_scale: Length of a reversed vector, as a share of the one it replaces.
         on_failure: What happens to a concept whose goal is not reached within `n_edits`: `keep` the edit or `rollback`.
-        mom2_dataset: Ordinary text: a file, a Hugging Face data set, or `sampled` from the model itself.
-        mom2_n_samples: How many texts of it.
-        mom2_dtype: Part of the name of the host's statistics files.
-        stats_dir: Where these files lie.
     """
 
     prompt_template: str = "{} This is called"
@@ -82,10 +78,6 @@ class TARSHyperParams(UnlearnHyperParams):
     min_probability: float = 0.05
     reversal_scale: float = 1.0
     on_failure: str = "keep"
-    mom2_dataset: str = "sampled"
-    mom2_n_samples: int = 64
-    mom2_dtype: str = "float32"
-    stats_dir: str = "~/.cache/revs-tars-plugin/stats"
 
     ALGORITHM: ClassVar[str] = "TARS"
 
@@ -115,7 +107,7 @@ class TARSHyperParams(UnlearnHyperParams):
             raise InputError(
                 f'prompt_template is "{self.prompt_template}"; it needs one "{{}}" where the description goes.'
             )
-        for name in ("n_edits", "candidates", "rounds", "mom2_n_samples"):
+        for name in ("n_edits", "candidates", "rounds"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("targeting_probability", "goal_probability", "min_probability"):

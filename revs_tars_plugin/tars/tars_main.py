@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..decoder import Decoder, FeedForwardMatrix
-from ..edits import EditSet, OriginalWeights
-from ..statistics import mean_state, second_moments
+from ..edits import EditSet, applied
+from ..statistics import mean_state, ordinary_moments
 from ..trial_edits import TrialEdits
 from .concepts import read_concepts
 from .remover import ConceptOutcome, ConceptRemover
@@ -20,7 +19,7 @@ from .tars_hparams import NEEDS_ACTIVITY, TARSHyperParams
 
 LOG = logging.getLogger(__name__)
 
-# Texts whose mean state counts as what all states have in common, and their length in tokens.
+# Texts whose mean state counts as what all states have in common.
 _COMMON_TEXTS = 64
 
 
@@ -55,11 +54,12 @@ def apply_tars_to_model(
     Raises:
         InputError: As `execute_tars`; no weight has changed then.
     """
-    if copy:
-        model = deepcopy(model)
-    edits = execute_tars(model, tok, requests, hparams)
-    edits.apply(model)
-    return model, OriginalWeights(model, edits, restores=return_orig_weights)
+    return applied(
+        model,
+        lambda edited: execute_tars(edited, tok, requests, hparams),
+        copy=copy,
+        return_orig_weights=return_orig_weights,
+    )
 
 
 def execute_tars(
@@ -115,15 +115,7 @@ def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> dict[tuple[int, str
 
 def _activity(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> dict[int, Tensor]:
     """The root mean square of every neuron's activation on ordinary text."""
-    moments = second_moments(
-        decoder,
-        tok,
-        hparams.mom2_dataset,
-        stats_dir=hparams.stats_dir,
-        n_samples=hparams.mom2_n_samples,
-        precision=hparams.mom2_dtype,
-        seed=hparams.seed,
-    )
+    moments = ordinary_moments(decoder, tok, hparams)
     return {layer: moment.mean.diagonal().clamp_min(0).sqrt() for layer, moment in moments.items()}
 
 
