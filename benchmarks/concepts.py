@@ -21,15 +21,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 import yaml
-from concept_facts import CONCEPTS, UNRELATED, Concept
 from pii import ordinary_text
 from tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import TARSHyperParams, execute_tars
-from revs_tars_plugin.data import demo_model
+from revs_tars_plugin.data import ConceptRecord, demo_model, read_concepts_file
 from revs_tars_plugin.evaluation import fact_log_likelihoods, name_probabilities, next_token_log_probabilities
 
+CONCEPTS, UNRELATED = read_concepts_file()
 # Below this the model did not know it before, and there is nothing to forget.
 _KNOWN = 0.1
 _FIRST = 5
@@ -74,16 +74,16 @@ def main() -> None:
 
 
 def run(
-    model: torch.nn.Module, tok: Any, concepts: Sequence[Concept], hparams: TARSHyperParams, text: Any
+    model: torch.nn.Module, tok: Any, concepts: Sequence[ConceptRecord], hparams: TARSHyperParams, text: Any
 ) -> list[dict[str, Any]]:
     """Removes one concept after another; returns a row each, measured with all edits so far in place."""
     known = {concept.name: known_prompts(model, tok, concept) for concept in concepts}
     facts = {concept.name: fact_log_likelihoods(model, tok, concept.facts) for concept in concepts}
     answers = next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1)
-    execute_tars(model, tok, requests_of(concepts[0]), hparams)  # ordinary text is measured once a model, and not timed
+    execute_tars(model, tok, concepts[0].requests(), hparams)  # ordinary text is measured once a model, and not timed
     rows, edits = [], []
     for count, concept in enumerate(concepts, 1):
-        edit = execute_tars(model, tok, requests_of(concept), hparams)
+        edit = execute_tars(model, tok, concept.requests(), hparams)
         edit.apply(model)
         edits.append(edit)
         (outcome,) = edit.outcomes
@@ -156,13 +156,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def requests_of(concept: Concept) -> list[dict[str, str]]:
-    """What the edit is given."""
-    return [{"prompt": prompt, "ground_truth": concept.name} for prompt in concept.prompts]
-
-
 def known_prompts(
-    model: torch.nn.Module, tok: Any, concept: Concept
+    model: torch.nn.Module, tok: Any, concept: ConceptRecord
 ) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
     """Held-out and foreign prompts after which the unedited model gives the name, with its probability."""
     found = []

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 BATCH_POSITIONS = 2048
 
 
-def by_length(sequences: Sequence[Sequence[int]], positions: int = BATCH_POSITIONS) -> list[list[int]]:
+def by_length(
+    sequences: Sequence[Sequence[int]], positions: int = BATCH_POSITIONS, most: int | None = None
+) -> list[list[int]]:
     """Groups sequences of similar length.
 
     Args:
         sequences: Token ids.
         positions: The most positions of a batch, padding included; a longer sequence is a batch of its own.
+        most: The most sequences of a batch.
 
     Returns:
         Batches of indices into `sequences`; every index occurs once.
@@ -21,7 +24,8 @@ def by_length(sequences: Sequence[Sequence[int]], positions: int = BATCH_POSITIO
     batches: list[list[int]] = []
     for index in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
         # Sorted, so the newcomer is the longest.
-        if batches and (len(batches[-1]) + 1) * len(sequences[index]) <= positions:
+        fits = batches and (len(batches[-1]) + 1) * len(sequences[index]) <= positions
+        if fits and (most is None or len(batches[-1]) < most):
             batches[-1].append(index)
         else:
             batches.append([index])

@@ -69,6 +69,11 @@ class LayerState:
         last = self.mask.sum(dim=1).to(values.device) - 1
         return values[torch.arange(len(last), device=values.device), last]
 
+    def at(self, picks: Sequence[tuple[int, int]], values: Float[Tensor, "batch positions k"]) -> Float[Tensor, "n k"]:
+        """Picks chosen places, each a sequence of the batch and a position in it."""
+        rows, positions = torch.tensor(list(picks), device=values.device).T
+        return values[rows, positions]
+
 
 class Decoder:
     """Finds a model's layers, FF2 matrices, final norm and head by name, and refuses what cannot be edited exactly."""

@@ -8,7 +8,7 @@ from revs_tars_plugin import execute_revs
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.evaluation.attacks import attack_score, delta_scores, logit_lens_scores
 from revs_tars_plugin.evaluation.integrity import OrdinaryText, kl_divergence
-from revs_tars_plugin.evaluation.probes import Probe, probes_of
+from revs_tars_plugin.evaluation.probes import Probe, probe_batches, probes_of
 from revs_tars_plugin.evaluation.scores import efficacy, secret_scores, token_scores, unlearning_score
 
 
@@ -48,6 +48,23 @@ def test_probes_hold_the_tokens_before_the_edited_one(tok):
         Probe(0, tuple(tok("w1 w2 w5")["input_ids"]), tok("w6")["input_ids"][0]),
         Probe(1, tuple(tok("w3")["input_ids"]), tok("w7")["input_ids"][0]),
     ]
+
+
+def test_all_tokens_of_a_secret_come_from_one_sequence():
+    probes = [
+        Probe(0, (1, 2), 3),
+        Probe(0, (1, 2, 3, 4), 5),
+        Probe(1, (9,), 4),
+        Probe(0, (8, 2), 3),
+        Probe(1, (9, 4), 6),
+    ]
+    (batch,) = probe_batches(probes)
+    assert sorted(batch.sequences) == [(1, 2, 3, 4), (8, 2), (9, 4)]
+    for (row, position), index in zip(batch.picks, batch.indices, strict=True):
+        assert batch.sequences[row][: position + 1] == probes[index].context
+    small = list(probe_batches(probes, batch_size=1))
+    assert [len(part.sequences) for part in small] == [1, 1, 1]
+    assert sorted(index for part in small for index in part.indices) == list(range(5))
 
 
 def test_metrics_move_the_right_way_when_an_edit_is_applied(model, tok, requests_):

@@ -8,8 +8,8 @@ from helpers import assert_same_bits, snapshot, tiny_settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import InputError, execute_revs
-from revs_tars_plugin.data import SecretRecord
-from revs_tars_plugin.evaluation import ATTACKS, evaluate_unlearning
+from revs_tars_plugin.data import ConceptRecord, SecretRecord
+from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
 
 CORPUS = ["w5 w6 w7 w8 w9 w10", "w100 w20 w30 w4 w50"]
 
@@ -57,7 +57,8 @@ def test_every_figure_moves_the_right_way(model, tok, secrets, retain):
     assert (
         before.summary["specificity"] == before.summary["still generated"] == before.summary["extraction strength"] == 1
     )
-    assert after.summary["still generated"] == 0
+    assert (before.summary["still generated"], before.summary["paraphrase"]) == (1, 1)
+    assert (after.summary["still generated"], after.summary["paraphrase"]) == (0, 0)
     assert after.summary["extraction strength"] < 1
     assert after.summary["sampled"] < before.summary["sampled"]
     for name in ("logit lens", "quantization, 8 bits", "quantization, 4 bits", "resistance_score"):
@@ -71,6 +72,65 @@ def test_every_figure_moves_the_right_way(model, tok, secrets, retain):
     # The tokens that the edit chose are the two of each target, and both scores say the same.
     chosen = {index: [0, 1] for index in range(3)}
     assert evaluated(model, tok, secrets, positions=chosen, attacks=[]).summary["efficacy"] == 0
+
+
+def test_one_pass_or_many_give_the_same_figures(model, tok, secrets, retain):
+    arguments = {"retain": retain, "attacks": ATTACKS[:6], "positions": "all"}
+    many, one = (evaluated(model, tok, secrets, batch_size=size, **arguments) for size in (32, 1))
+    assert many.summary == pytest.approx(one.summary)
+    # Read in the pass of the lens or by itself, efficacy is the same.
+    alone = evaluated(model, tok, secrets, attacks=[], positions="all")
+    assert many.summary["efficacy"] == pytest.approx(alone.summary["efficacy"])
+
+
+def test_all_layers_are_read_whatever_the_settings_edit(model, tok, secrets):
+    every, last = (
+        evaluated(model, tok, secrets, attacks=["logit lens"], names=tiny_settings(layers=layers))
+        for layers in ([], [2])
+    )
+    assert every.summary == last.summary
+
+
+def test_a_concept_is_measured_in_its_three_ways(model, tok):
+    one = ConceptRecord("w7", ("w1 w2",), ("w3 w4", "w5"), (("w7 w8", " w9"),), ("w50 w51",))
+    two = ConceptRecord("w8", ("w1 w2",))
+    report = evaluated(model, tok, [], concepts=[one, two])
+
+    def probability(prompt, word):
+        with torch.no_grad():
+            logits = model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1]
+        return float(logits.softmax(-1)[tok(word)["input_ids"][0]])
+
+    own = [probability("w3 w4", "w7"), probability("w5", "w7")]
+    assert report.concepts[0]["concept"] == pytest.approx(sum(own) / 2, rel=1e-4)
+    assert report.concepts[0]["concept, other languages"] == pytest.approx(probability("w50 w51", "w7"), rel=1e-4)
+    fact = torch.tensor(probability("w7 w8", "w9")).log()
+    assert report.summary["concept, facts (nats)"] == pytest.approx(float(fact), rel=1e-4)
+    assert report.concepts[1] == {
+        "concept": pytest.approx(probability("w1 w2", "w8"), rel=1e-4),
+        "concept, worst": pytest.approx(probability("w1 w2", "w8"), rel=1e-4),
+    }
+    assert report.summary["concept, worst"] == max(row["concept, worst"] for row in report.concepts)
+    assert "efficacy" not in report.summary
+    assert report.to_markdown().count("| concept |") == 2
+    with torch.no_grad():
+        model.lm_head.weight[tok("w7")["input_ids"][0]] = 0  # its logit is 0 now, in a model of large logits
+    after = evaluated(model, tok, [], concepts=[one]).summary
+    assert after["concept, worst"] != report.concepts[0]["concept, worst"]
+
+
+def test_ordinary_text_may_be_measured_before_the_edit(model, tok, secrets):
+    """So that no second model is needed."""
+    text = OrdinaryText.of(model, tok, CORPUS)
+    original = type(model)(model.config).eval()
+    original.load_state_dict(model.state_dict())
+    execute_revs(model, tok, [secret.request() for secret in secrets], tiny_settings()).apply(model)
+    with_text = evaluated(model, tok, secrets, attacks=[], reference=text)
+    with_model = evaluated(model, tok, secrets, attacks=[], reference=original, corpus=CORPUS)
+    assert with_text.summary == with_model.summary
+    assert with_text.summary["kl_mean"] > 0
+    with pytest.raises(InputError, match="corpus is given, but reference already holds"):
+        evaluated(model, tok, secrets, reference=text, corpus=CORPUS)
 
 
 def test_what_was_not_asked_for_is_not_there(model, tok, secrets):
@@ -98,6 +158,9 @@ def test_the_report_goes_through_json_and_names_no_secret(model, tok, secrets):
         ({"secrets": []}, "secrets is empty"),
         ({"k": 101}, r"k is 101; .* half the vocabulary \(100\)"),
         ({"k": 0}, "k is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"n_samples": 0}, "n_samples is 0"),
+        ({"positions": "some"}, 'positions is "some"; it must be "rarest", "all"'),
         ({"attacks": ["logit-lens"]}, 'attacks names "logit-lens".*did you mean "logit lens"'),
         ({"corpus": CORPUS}, "reference and corpus belong together"),
         ({"positions": {0: [0]}}, "positions must name at least one token for each secret, 0 to 2"),

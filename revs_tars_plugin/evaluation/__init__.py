@@ -1,6 +1,6 @@
 """Measuring what an edit did: is it gone under attack, and what did it cost."""
 
-from .attacks import attack_score, delta_scores, logit_lens_scores
+from .attacks import LayerScores, attack_score, delta_scores, layer_scores, logit_lens_scores
 from .concepts import fact_log_likelihoods, name_probabilities
 from .contexts import in_context_prompts
 from .continuation import greedy_continuation, greedy_continuations, still_generated
@@ -11,10 +11,12 @@ from .recall import Recall, recall, sampled_extractions
 from .relearning import after_relearning
 from .report import UnlearningReport
 from .scores import efficacy, output_scores, unlearning_score
-from .unlearning import ATTACKS, evaluate_unlearning
+from .steps import ATTACKS
+from .unlearning import evaluate_unlearning
 
 __all__ = [
     "ATTACKS",
+    "LayerScores",
     "OrdinaryText",
     "Probe",
     "Recall",
@@ -30,6 +32,7 @@ __all__ = [
     "greedy_continuations",
     "in_context_prompts",
     "kl_divergence",
+    "layer_scores",
     "logit_lens_scores",
     "name_probabilities",
     "next_token_log_probabilities",

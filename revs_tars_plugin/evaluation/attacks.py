@@ -4,41 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..decoder import Decoder, LayerState
 from ..rank_steps import ranks
-from .probes import Probe
-from .scores import secret_scores, token_scores
+from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches
+from .scores import mean_of_tokens, secret_scores, token_scores
 
-_BATCH = 32
 # How many of the largest changes between layers the delta attack looks at.
 _DELTA_CANDIDATES = 500
 
 
-def logit_lens_scores(decoder: Decoder, probes: Sequence[Probe], k: int = 100) -> Float[Tensor, "layers secrets"]:
-    """Returns every secret's score at every layer's residual, read through final norm and head.
+@dataclass(frozen=True)
+class LayerScores:
+    """What one reading of all layers gives.
 
-    The attack's score is the mean over secrets per layer, then the minimum over layers; on perturbed prompts the same
-    is the perturbation attack.
+    Attributes:
+        lens: Every secret's score at every layer's residual, read through final norm and head.
+        delta: Every secret's score under the delta attack, or None where it was not asked for.
     """
-    vocabulary = decoder.vocabulary
-    parts = []
-    for start in range(0, len(probes), _BATCH):
-        batch = probes[start : start + _BATCH]
-        tokens = torch.tensor([probe.token for probe in batch])
-        rows: list[Tensor] = []
 
-        def visit(layer: int, state: LayerState, tokens: Tensor = tokens, rows: list[Tensor] = rows) -> None:
-            rows.append(vocabulary.ranks(state.at_last(state.residual), tokens).cpu())
+    lens: Float[Tensor, "layers secrets"]
+    delta: Float[Tensor, " secrets"] | None
 
-        decoder.forward_through_layers([probe.context for probe in batch], visit)
-        parts.append(torch.stack(rows))
-    return secret_scores(token_scores(torch.cat(parts, dim=1), vocabulary.size, k), probes)
+
+def layer_scores(
+    decoder: Decoder, probes: Sequence[Probe], k: int = 100, *, delta: bool = True, batch_size: int = BATCH_SIZE
+) -> LayerScores:
+    """Reads all tokens of all probes at all layers, in one pass a batch.
+
+    The delta attack asks whether a token is among what changes most between two layers. For residual, attention and
+    feed-forward outputs alike, the logits of consecutive layers are subtracted; a token's score is its place among the
+    500 largest absolute changes over k, at most 1, and 1 where it is absent. The mean over layers is taken, the lowest
+    of the three outputs counts, and a secret's score is the mean over its tokens.
+
+    Args:
+        decoder: The model, with the layers that the attacker reads.
+        probes: The tokens.
+        k: From how many places on a token counts as hidden.
+        delta: Whether to run the delta attack too; it needs three times the head products.
+        batch_size: Sequences a pass.
+    """
+    found = torch.zeros(len(decoder.layers), len(probes), dtype=torch.long)
+    changes = torch.ones(len(probes), dtype=torch.float64)
+    for batch in probe_batches(probes, batch_size):
+        tokens = torch.tensor([probes[index].token for index in batch.indices])
+        reading = _Reading(decoder, tokens, batch, k, delta)
+        columns = list(batch.indices)
+        found[:, columns] = torch.stack(reading.ranks)
+        if delta:
+            changes[columns] = reading.delta_scores()
+    lens = secret_scores(token_scores(found, decoder.vocabulary.size, k), probes)
+    return LayerScores(lens, mean_of_tokens(changes, probes) if delta else None)
+
+
+def logit_lens_scores(
+    decoder: Decoder, probes: Sequence[Probe], k: int = 100, batch_size: int = BATCH_SIZE
+) -> Float[Tensor, "layers secrets"]:
+    """Returns every secret's score at every layer's residual; on perturbed prompts, the perturbation attack's.
+
+    The attack's score is the mean over secrets per layer, then the minimum over layers.
+    """
+    return layer_scores(decoder, probes, k, delta=False, batch_size=batch_size).lens
+
+
+def delta_scores(
+    decoder: Decoder, probes: Sequence[Probe], k: int = 100, batch_size: int = BATCH_SIZE
+) -> Float[Tensor, " secrets"]:
+    """Returns every secret's score under the delta attack; the attack's score is the minimum over secrets."""
+    found = layer_scores(decoder, probes, k, batch_size=batch_size).delta
+    assert found is not None
+    return found
 
 
 def attack_score(scores: Float[Tensor, "layers secrets"]) -> float:
@@ -46,52 +87,44 @@ def attack_score(scores: Float[Tensor, "layers secrets"]) -> float:
     return float(scores.mean(dim=1).min())
 
 
-def delta_scores(decoder: Decoder, probes: Sequence[Probe], k: int = 100) -> Float[Tensor, " secrets"]:
-    """Returns every secret's score under the delta attack: is its token among what changes most between two layers?
+class _Reading:
+    """One pass over one batch: ranks at every layer, and the places among the changes between layers."""
 
-    For residual, attention and feed-forward outputs alike, the logits of consecutive layers are subtracted; a token's
-    score is its place among the 500 largest absolute changes over k, at most 1, and 1 where it is absent. The mean over
-    layers is taken, the lowest of the three outputs counts, and a secret's score is the mean over its tokens. The
-    attack's score is the minimum over secrets.
-    """
-    found: list[Tensor] = []
-    for start in range(0, len(probes), _BATCH):
-        batch = probes[start : start + _BATCH]
-        tokens = torch.tensor([probe.token for probe in batch])
-        outputs = _outputs(decoder, batch)
-        kinds = []
-        for layers in outputs.values():
-            changes = []
-            last = decoder.vocabulary.full_logits(layers[0])
-            for hidden in layers[1:]:
-                logits = decoder.vocabulary.full_logits(hidden)
-                change, last = (logits - last).abs(), logits
-                place = ranks(change, tokens.to(change.device)).cpu().double()
-                changes.append(torch.where(place < _DELTA_CANDIDATES, place / k, 1.0).clamp(max=1.0))
-            kinds.append(torch.stack(changes).mean(dim=0))
-        found.append(torch.stack(kinds).min(dim=0).values)
-    scores = torch.cat(found)
-    owners = [probe.secret for probe in probes]
-    return torch.stack(
-        [scores[[i for i, own in enumerate(owners) if own == secret]].mean() for secret in dict.fromkeys(owners)]
-    )
+    def __init__(self, decoder: Decoder, tokens: Int[Tensor, " n"], batch: ProbeBatch, k: int, delta: bool) -> None:
+        self.ranks: list[Int[Tensor, " n"]] = []
+        self._decoder, self._tokens, self._picks, self._k = decoder, tokens, batch.picks, k
+        self._last: dict[str, Tensor] = {}
+        self._scores: dict[str, list[Tensor]] = {}
+        self._delta = delta
+        with ExitStack() as hooks:
+            if delta:
+                for module in decoder.attention_modules():
+                    hooks.callback(module.register_forward_hook(self._read_attention).remove)
+            decoder.forward_through_layers(batch.sequences, self._visit)
 
+    def delta_scores(self) -> Float[Tensor, " n"]:
+        """The mean over layers, then the lowest of the outputs."""
+        kinds = [torch.stack(layers).mean(dim=0) for layers in self._scores.values() if layers]
+        return torch.stack(kinds).min(dim=0).values
 
-def _outputs(decoder: Decoder, probes: Sequence[Probe]) -> dict[str, list[Tensor]]:
-    """Collects what each layer's residual, attention and feed-forward block put out at the last position."""
-    found: dict[str, list[Tensor]] = {"residual": [], "attention": [], "feed-forward": []}
-    lengths = torch.tensor([len(probe.context) for probe in probes]) - 1
+    def _visit(self, _layer: int, state: LayerState) -> None:
+        vocabulary = self._decoder.vocabulary
+        residual = state.at(self._picks, state.residual).float()
+        logits = vocabulary.full_logits(residual) if self._delta else vocabulary.logits(residual)
+        self.ranks.append(ranks(logits, self._tokens.to(logits.device)).cpu())
+        if self._delta:
+            self._compare("residual", logits)
+            self._compare("feed-forward", vocabulary.full_logits(state.at(self._picks, state.ff2_output).float()))
 
-    def keep_attention(_module: object, _args: object, output: Any) -> None:
+    def _read_attention(self, _module: object, _args: object, output: Any) -> None:
         values = output[0] if isinstance(output, tuple) else output
-        found["attention"].append(values[torch.arange(len(lengths)), lengths.to(values.device)].float())
+        rows, positions = torch.tensor(list(self._picks), device=values.device).T
+        self._compare("attention", self._decoder.vocabulary.full_logits(values[rows, positions].float()))
 
-    def visit(layer: int, state: LayerState) -> None:
-        found["residual"].append(state.at_last(state.residual).float())
-        found["feed-forward"].append(state.at_last(state.ff2_output).float())
-
-    with ExitStack() as hooks:
-        for module in decoder.attention_modules():
-            hooks.callback(module.register_forward_hook(keep_attention).remove)
-        decoder.forward_through_layers([probe.context for probe in probes], visit)
-    return {kind: layers for kind, layers in found.items() if layers}
+    def _compare(self, kind: str, logits: Float[Tensor, "n vocabulary"]) -> None:
+        last = self._last.get(kind)
+        self._last[kind] = logits
+        scores = self._scores.setdefault(kind, [])
+        if last is not None:
+            place = ranks((logits - last).abs(), self._tokens.to(logits.device)).cpu().double()
+            scores.append(torch.where(place < _DELTA_CANDIDATES, place / self._k, 1.0).clamp(max=1.0))

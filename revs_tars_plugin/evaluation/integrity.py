@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..forward import next_token_logits, selected_logits
 
 
@@ -59,6 +60,24 @@ class OrdinaryText:
         """Runs the unedited model over the text; its distributions are kept, 4 V bytes a position."""
         self.sequences = [list(sequence) for sequence in sequences]
         self._before = [self._log_probabilities(model, sequence) for sequence in self.sequences]
+
+    @classmethod
+    def of(cls, model: nn.Module, tok: Any, texts: Sequence[str], most: int = 256) -> OrdinaryText:
+        """Takes the first tokens of each text, at most so many; texts of a single token are left out.
+
+        Raises:
+            InputError: When nothing is left.
+        """
+        sequences = [tok(text)["input_ids"][:most] for text in texts]
+        sequences = [sequence for sequence in sequences if len(sequence) > 1]
+        if not sequences:
+            raise InputError("corpus holds no text of at least two tokens; give ordinary sentences.")
+        return cls(model, sequences)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V of the model it was made with."""
+        return int(self._before[0].shape[-1])
 
     @staticmethod
     @torch.no_grad()

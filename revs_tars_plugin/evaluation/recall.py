@@ -31,7 +31,9 @@ class Recall:
 
 
 @torch.no_grad()
-def recall(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[Recall]:
+def recall(
+    model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str], batch_size: int = 32
+) -> list[Recall]:
     """Returns both measures for every secret, all of its tokens in one pass.
 
     Args:
@@ -39,11 +41,12 @@ def recall(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence
         tok: Its tokenizer.
         prompts: One prompt a secret.
         targets: The secrets.
+        batch_size: The most sequences of a pass.
     """
     pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
     sequences = [prompt + target[:-1] for prompt, target in pairs]
     found: dict[int, Recall] = {}
-    for batch in by_length(sequences):
+    for batch in by_length(sequences, most=batch_size):
         # The logits at the prompt's last token say what the target's first one is, and so on.
         picks = [
             (row, len(pairs[index][0]) - 1 + position)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,13 @@ class UnlearningReport:
     Attributes:
         summary: Every metric over all secrets, by name, higher meaning better hidden unless its name says otherwise.
         rows: For each secret, in the order given, its own figures by name.
+        concepts: For each concept, in the order given, its own figures by name.
         settings: What decides the figures: k, seed, how many samples, which attacks.
     """
 
     summary: Mapping[str, float]
     rows: tuple[Mapping[str, Any], ...]
+    concepts: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -26,18 +28,27 @@ class UnlearningReport:
         return {
             "summary": dict(self.summary),
             "secrets": [dict(row) for row in self.rows],
+            "concepts": [dict(row) for row in self.concepts],
             "settings": dict(self.settings),
         }
 
     def to_markdown(self) -> str:
-        """Returns two tables: the summary, and a line for every secret."""
+        """Returns tables: the summary, a line for every secret, and one for every concept."""
         lines = ["| metric | value |", "|---|---|"]
         lines += [f"| {name} | {_shown(value)} |" for name, value in self.summary.items()]
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        lines += ["", "| " + " | ".join(["secret", *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
-        for index, row in enumerate(self.rows):
-            lines.append("| " + " | ".join([str(index), *(_shown(row.get(name)) for name in columns)]) + " |")
+        lines += [*_table("secret", self.rows), *_table("concept", self.concepts)]
         return "\n".join(lines) + "\n"
+
+
+def _table(label: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a row, with a column for every figure that any row has."""
+    if not rows:
+        return []
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["", "| " + " | ".join([label, *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
+    for index, row in enumerate(rows):
+        lines.append("| " + " | ".join([str(index), *(_shown(row.get(name)) for name in columns)]) + " |")
+    return lines
 
 
 def _shown(value: Any) -> str:

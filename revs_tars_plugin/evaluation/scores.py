@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from statistics import harmonic_mean
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..forward import next_token_logits
+from ..forward import selected_logits
 from ..rank_steps import ranks
-from .probes import Probe
-
-_BATCH = 32
+from .probes import BATCH_SIZE, Probe, probe_batches
 
 
 def token_scores(found: Int[Tensor, " *any"], vocabulary_size: int, k: int) -> Float[Tensor, " *any"]:
@@ -28,21 +25,23 @@ def token_scores(found: Int[Tensor, " *any"], vocabulary_size: int, k: int) -> F
 
 def secret_scores(scores: Float[Tensor, "... tokens"], probes: Sequence[Probe]) -> Float[Tensor, "... secrets"]:
     """Returns each secret's best-hidden token: an attacker needs all of them, so the maximum decides."""
-    owners = [probe.secret for probe in probes]
-    columns = [scores[..., [i for i, own in enumerate(owners) if own == secret]] for secret in dict.fromkeys(owners)]
-    return torch.stack([column.max(dim=-1).values for column in columns], dim=-1)
+    return torch.stack([scores[..., own].max(dim=-1).values for own in _tokens_of_secrets(probes)], dim=-1)
 
 
-def output_scores(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> Float[Tensor, " secrets"]:
-    """Returns every secret's score at the model's output."""
-    found = torch.cat(
-        [
-            ranks(
-                logits := next_token_logits(model, [p.context for p in batch]), _tokens(batch).to(logits.device)
-            ).cpu()
-            for batch in _batches(probes)
-        ]
-    )
+def mean_of_tokens(scores: Float[Tensor, " tokens"], probes: Sequence[Probe]) -> Float[Tensor, " secrets"]:
+    """Returns the mean over each secret's tokens."""
+    return torch.stack([scores[own].mean() for own in _tokens_of_secrets(probes)])
+
+
+def output_scores(
+    model: nn.Module, probes: Sequence[Probe], k: int = 100, batch_size: int = BATCH_SIZE
+) -> Float[Tensor, " secrets"]:
+    """Returns every secret's score at the model's output, all tokens of a secret from one sequence."""
+    found = torch.zeros(len(probes), dtype=torch.long)
+    for batch in probe_batches(probes, batch_size):
+        logits = selected_logits(model, batch.sequences, batch.picks)
+        tokens = torch.tensor([probes[index].token for index in batch.indices], device=logits.device)
+        found[list(batch.indices)] = ranks(logits, tokens).cpu()
     return secret_scores(token_scores(found, vocabulary_size(model), k), probes)
 
 
@@ -66,9 +65,9 @@ def unlearning_score(efficacy_: float, specificity: float, generality: float | N
     return harmonic(value for value in (efficacy_, specificity, generality) if value is not None)
 
 
-def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
-    return [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
-
-
-def _tokens(probes: Sequence[Probe]) -> Int[Tensor, " n"]:
-    return torch.tensor([probe.token for probe in probes])
+def _tokens_of_secrets(probes: Sequence[Probe]) -> list[list[int]]:
+    """For each secret, in the order in which they first occur, its probes."""
+    found: dict[int, list[int]] = {}
+    for index, probe in enumerate(probes):
+        found.setdefault(probe.secret, []).append(index)
+    return list(found.values())

@@ -1,36 +1,30 @@
-"""Is it gone, and what did it cost? Every metric of the REVS paper and the attacks beyond it, in one call."""
+"""Is it gone, and what did it cost? Every metric of both papers and the attacks beyond them, in one call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from ..data.concepts import ConceptRecord
 from ..data.files import SecretRecord
 from ..decoder import Decoder
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
-from ..requests import Secret, join, perturbed, read_requests
-from .attacks import delta_scores, logit_lens_scores
-from .contexts import in_context_prompts
-from .continuation import still_generated
+from ..requests import Secret, read_requests
 from .integrity import OrdinaryText
-from .probes import Probe, probes_of
-from .quantization import quantized
-from .recall import recall, sampled_extractions
-from .relearning import after_relearning
+from .probes import BATCH_SIZE
 from .report import UnlearningReport
-from .scores import harmonic, output_scores, unlearning_score, vocabulary_size
+from .scores import harmonic, vocabulary_size
+from .steps import ATTACKS, Evaluation
 
-ATTACKS = ("logit lens", "perturbation", "delta", "quantization", "in-context", "sampling", "relearning")
 # The paper's Resistance Score is over these.
 _RESISTANCE = ATTACKS[:3]
-_STEPS = {name: name.replace(" ", "_").replace("-", "_") for name in ATTACKS}
-_CORPUS_TOKENS = 256
 _EDITED_TOKENS = 2
+Positions = Mapping[int, Sequence[int]] | str
 
 
 def evaluate_unlearning(
@@ -39,220 +33,163 @@ def evaluate_unlearning(
     secrets: Sequence[SecretRecord],
     *,
     names: UnlearnHyperParams,
-    positions: Mapping[int, Sequence[int]] | None = None,
+    positions: Positions = "rarest",
     retain: Sequence[SecretRecord] | None = None,
-    reference: nn.Module | None = None,
+    concepts: Sequence[ConceptRecord] | None = None,
+    reference: nn.Module | OrdinaryText | None = None,
     corpus: Sequence[str] | None = None,
     k: int = 100,
     attacks: Sequence[str] = ATTACKS[:-1],
     n_samples: int = 20,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
     progress: bool = False,
 ) -> UnlearningReport:
-    """Measures how well secrets are hidden in a model, and what is left of the rest.
+    """Measures how well secrets and concepts are hidden in a model, and what is left of the rest.
 
     With `score(rank) = min(rank / k, (V - rank) / k, 1)` and a secret's score the maximum over its edited tokens (REVS,
     section 4; an attacker needs all of them):
 
-    - `efficacy`: mean score at the model's output behind the secrets' prompts; `generality`: behind `rephrase_prompt`,
-      over the secrets that have one; `specificity`: share of `retain` that greedy decoding still gives;
-      `unlearning_score`: their harmonic mean, of those that were measured.
-    - `logit lens`: mean score at each layer's residual, at the layer where it is least; `perturbation`: the same with
-      ten spaces put into the prompts; `delta`: see `delta_scores`; `resistance_score`: their harmonic mean.
+    - `efficacy`: mean score in the last layer's residual behind the secrets' prompts; `generality`: at the output
+      behind `rephrase_prompt`, over the secrets that have one; `specificity`: share of `retain` that greedy decoding
+      still gives; `unlearning_score`: their harmonic mean, of those that were measured.
+    - `logit lens`: mean score at each layer's residual, at the layer where it is least (named beside it);
+      `perturbation`: the same with ten spaces put into the prompts; `delta`: see `layer_scores`; `resistance_score`:
+      their harmonic mean.
     - `quantization, 8 bits` and `4 bits`: efficacy of the rounded model; `in-context`: efficacy with three retained
       secrets in front of each prompt (needs `retain`); `relearning`: efficacy on every second secret after the model
       was taught the others.
-    - `still generated`: share of secrets that greedy decoding gives; `sampled`: share that at least one of `n_samples`
-      continuations at temperature 1 holds; `exact memorization` and `extraction strength`: see `Recall`, means.
+    - `still generated`: share of secrets that greedy decoding gives; `paraphrase`: the same behind `rephrase_prompt`,
+      and `specificity, paraphrased` of `retain` there; `sampled`: share that at least one of `n_samples` continuations
+      at temperature 1 holds; `exact memorization` and `extraction strength`: see `Recall`, means.
+    - `concept`: mean probability of a concept's name after its held-out prompts (TARS, section 4), and `concept, worst`
+      the highest one; `concept, other languages`; `concept, facts (nats)`: log-likelihood of facts behind the name.
     - `kl_median`, `kl_mean` (nats), `top1_agreement`, `perplexity_before`, `perplexity_after`: of the next token on
       `corpus`, against `reference`.
 
     Args:
         model: The model as it stands.
         tok: Its tokenizer.
-        secrets: What has to be hidden.
-        names: Settings that name the model's modules; any of our methods' will do.
-        positions: For each secret's index the positions of its edited tokens, as in an edit's outcomes. By default the
-            two rarest of each, the paper's choice, so that editors that choose no tokens are scored alike.
+        secrets: What has to be hidden; may be empty where there are concepts.
+        names: Settings that name the model's modules; any of our methods' will do. All layers are read, whatever their
+            `layers` says.
+        positions: Which tokens count: for each secret's index the positions of its edited tokens, as in an edit's
+            outcomes; "rarest": the two rarest of each, the paper's choice; "all", so that editors are scored alike.
         retain: Secrets that must still be there.
-        reference: The unedited model, of the same vocabulary.
+        concepts: Concepts that must be unknown; those without `held_out` prompts are asked by their `prompts`.
+        reference: The unedited model, of the same vocabulary, with `corpus`; or an `OrdinaryText` made with it.
         corpus: Ordinary texts; the first 256 tokens of each count.
         k: From how many places on a token counts as hidden.
         attacks: Which attacks to run; `relearning`, which trains, is not among the default ones.
         n_samples: Continuations a secret for `sampling`.
+        batch_size: The most sequences of a forward pass.
         seed: Of what is drawn at random.
         progress: Show a progress bar.
 
     Raises:
         InputError: When an argument cannot be used; the model is as before.
     """
-    own = _checked(model, tok, secrets, positions, reference, corpus, k, attacks)
-    places = positions if positions is not None else {secret.index: _rarest(secret) for secret in own}
-    run = _Evaluation(model, tok, Decoder(model, names), secrets, places, retain or (), k, n_samples, seed)
-    steps = [run.output, run.held, *(getattr(run, _STEPS[name]) for name in attacks)]
-    for step in tqdm(steps, "evaluating", disable=not progress):
+    retain, concepts = list(retain or ()), list(concepts or ())
+    _check_numbers(model, k, n_samples, batch_size, attacks)
+    _check_reference(model, reference, corpus)
+    own = _checked_secrets(tok, secrets, positions, concepts)
+    if retain:
+        read_requests([record.request() for record in retain], tok)
+    places = _places(own, positions)
+    decoder = Decoder(model, replace(names, layers=[]))
+    run = Evaluation(
+        model,
+        tok,
+        decoder,
+        secrets,
+        places,
+        retain,
+        concepts,
+        k=k,
+        n_samples=n_samples,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    for step in tqdm(run.steps(attacks), "evaluating", disable=not progress):
         step()
-    if reference is not None and corpus:
-        texts = [tok(text)["input_ids"][:_CORPUS_TOKENS] for text in corpus]
-        run.summary.update(asdict(OrdinaryText(reference, [text for text in texts if len(text) > 1]).compare(model)))
+    if reference is not None:
+        text = reference if isinstance(reference, OrdinaryText) else OrdinaryText.of(reference, tok, corpus or ())
+        run.summary.update(asdict(text.compare(model)))
     if set(_RESISTANCE) <= run.summary.keys():
         run.summary["resistance_score"] = harmonic(run.summary[name] for name in _RESISTANCE)
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
-    return UnlearningReport(run.summary, tuple(run.rows), settings)
+    return UnlearningReport(run.summary, tuple(run.rows), tuple(run.concept_rows), settings)
 
 
-class _Evaluation:
-    """One evaluation under way: its summary and its rows fill up step by step."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tok: Any,
-        decoder: Decoder,
-        secrets: Sequence[SecretRecord],
-        positions: Mapping[int, Sequence[int]],
-        retain: Sequence[SecretRecord],
-        k: int,
-        n_samples: int,
-        seed: int,
-    ) -> None:
-        self.model, self.tok, self.decoder, self.secrets, self.positions = model, tok, decoder, secrets, positions
-        self.retain, self.k, self.n_samples, self.seed = retain, k, n_samples, seed
-        self.prompts, self.targets = [s.prompt for s in secrets], [s.target for s in secrets]
-        self.summary: dict[str, float] = {}
-        self.rows: list[dict[str, Any]] = [{} for _ in secrets]
-        self.everyone = list(range(len(secrets)))
-
-    def output(self) -> None:
-        """Efficacy, generality, specificity."""
-        self._score("efficacy", self.prompts, self.everyone)
-        reworded = [index for index in self.everyone if self.secrets[index].rephrase_prompt]
-        if reworded:
-            self._score("generality", [s.rephrase_prompt or s.prompt for s in self.secrets], reworded)
-        if self.retain:
-            kept = still_generated(
-                self.model, self.tok, [s.prompt for s in self.retain], [s.target for s in self.retain]
-            )
-            self.summary["specificity"] = sum(kept) / len(kept)
-            self.summary["unlearning_score"] = unlearning_score(
-                self.summary["efficacy"], self.summary["specificity"], self.summary.get("generality")
-            )
-
-    def held(self) -> None:
-        """What greedy decoding holds of the secrets."""
-        said = still_generated(self.model, self.tok, self.prompts, self.targets)
-        found = recall(self.model, self.tok, self.prompts, self.targets)
-        for row, given, own in zip(self.rows, said, found, strict=True):
-            row["still generated"] = given
-            row["exact memorization"] = own.exact_memorization
-            row["extraction strength"] = own.extraction_strength
-        for name in ("still generated", "exact memorization", "extraction strength"):
-            self.summary[name] = sum(row[name] for row in self.rows) / len(self.rows)
-
-    def logit_lens(self) -> None:
-        """Reads the inner layers."""
-        self._lens("logit lens", self.prompts)
-
-    def perturbation(self) -> None:
-        """Reads them behind perturbed prompts."""
-        self._lens("perturbation", [perturbed(prompt, self.seed) for prompt in self.prompts])
-
-    def delta(self) -> None:
-        """Looks at what changes most between layers."""
-        scores = delta_scores(self.decoder, self._probes(self.prompts, self.everyone), self.k)
-        self._keep("delta", scores, self.everyone)
-        self.summary["delta"] = float(scores.min())
-
-    def quantization(self) -> None:
-        """Rounds the weights."""
-        for bits in (8, 4):
-            with quantized(self.model, bits):
-                self._score(f"quantization, {bits} bits", self.prompts, self.everyone)
-
-    def in_context(self) -> None:
-        """Puts retained secrets in front."""
-        examples = [(secret.prompt, secret.target) for secret in self.retain]
-        if examples:
-            self._score("in-context", in_context_prompts(self.prompts, examples, seed=self.seed), self.everyone)
-
-    def sampling(self) -> None:
-        """Draws continuations."""
-        found = sampled_extractions(
-            self.model, self.tok, self.prompts, self.targets, n_samples=self.n_samples, seed=self.seed
-        )
-        for row, count in zip(self.rows, found, strict=True):
-            row["sampled"] = count
-        self.summary["sampled"] = sum(count > 0 for count in found) / len(found)
-
-    def relearning(self) -> None:
-        """Teaches every second secret and asks for the others."""
-        others = self.everyone[1::2]
-        if others:
-            texts = [join(*pair) for pair in zip(self.prompts[::2], self.targets[::2], strict=True)]
-            probes = self._probes(self.prompts, others)
-            found = after_relearning(
-                self.model, self.tok, texts, lambda model: output_scores(model, probes, self.k), seed=self.seed
-            )
-            self._keep("relearning", found, others)
-
-    def _lens(self, name: str, prompts: Sequence[str]) -> None:
-        scores = logit_lens_scores(self.decoder, self._probes(prompts, self.everyone), self.k)
-        self._keep(name, scores[int(scores.mean(dim=1).argmin())], self.everyone)
-
-    def _score(self, name: str, prompts: Sequence[str], chosen: Sequence[int]) -> None:
-        self._keep(name, output_scores(self.model, self._probes(prompts, chosen), self.k), chosen)
-
-    def _probes(self, prompts: Sequence[str], chosen: Sequence[int]) -> list[Probe]:
-        return probes_of(self.tok, prompts, self.targets, {index: self.positions[index] for index in chosen})
-
-    def _keep(self, name: str, scores: Tensor, chosen: Sequence[int]) -> None:
-        for index, value in zip(chosen, scores.tolist(), strict=True):
-            self.rows[index][name] = value
-        self.summary[name] = float(scores.mean())
-
-
-def _checked(
-    model: nn.Module,
-    tok: Any,
-    secrets: Sequence[SecretRecord],
-    positions: Mapping[int, Sequence[int]] | None,
-    reference: nn.Module | None,
-    corpus: Sequence[str] | None,
-    k: int,
-    attacks: Sequence[str],
-) -> list[Secret]:
-    """Returns the secrets with their tokens; raises where an argument cannot be used."""
-    if not secrets:
-        raise InputError("secrets is empty; give at least one.")
+def _check_numbers(model: nn.Module, k: int, n_samples: int, batch_size: int, attacks: Sequence[str]) -> None:
     size = vocabulary_size(model)
     if not 1 <= k <= size // 2:
         raise InputError(f"k is {k}; it must be at least 1 and at most half the vocabulary ({size // 2}).")
+    for name, value in (("n_samples", n_samples), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
     for name in attacks:
         if name not in ATTACKS:
             raise InputError(f'attacks names "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
-    if (reference is None) != (not corpus):
+
+
+def _check_reference(
+    model: nn.Module, reference: nn.Module | OrdinaryText | None, corpus: Sequence[str] | None
+) -> None:
+    if isinstance(reference, OrdinaryText):
+        if corpus:
+            raise InputError(
+                "corpus is given, but reference already holds an OrdinaryText with its own; leave one out."
+            )
+        known = reference.vocabulary_size
+    elif (reference is None) != (not corpus):
         raise InputError("reference and corpus belong together: the cost is measured on the one against the other.")
-    if reference is not None and vocabulary_size(reference) != size:
+    elif reference is None:
+        return
+    else:
+        known = vocabulary_size(reference)
+    if known != vocabulary_size(model):
         raise InputError(
-            f"reference has a vocabulary of {vocabulary_size(reference)}, the model one of {size}; give the model "
-            "before its edit."
+            f"reference has a vocabulary of {known}, the model one of {vocabulary_size(model)}; give the model before "
+            "its edit."
         )
+
+
+def _checked_secrets(
+    tok: Any, secrets: Sequence[SecretRecord], positions: Positions, concepts: Sequence[ConceptRecord]
+) -> list[Secret]:
+    """Returns the secrets with their tokens; raises where one cannot be used."""
+    if not secrets:
+        if not concepts:
+            raise InputError("secrets is empty; give at least one, or concepts.")
+        return []
     own = read_requests([secret.request() for secret in secrets], tok)
     for secret in own:
         if tok.unk_token_id is not None and tok.unk_token_id in secret.target_ids:
             raise InputError(
                 f"Secret {secret.index}: the tokenizer has no token for a part of its target; no prompt can lead to it."
             )
-    if positions is not None:
-        if set(positions) != set(range(len(own))) or not all(positions.values()):
-            raise InputError(f"positions must name at least one token for each secret, 0 to {len(own) - 1}.")
-        for index, chosen in positions.items():
-            if not all(0 <= position < len(own[index].target_ids) for position in chosen):
-                raise InputError(
-                    f"positions of secret {index} are {list(chosen)}, but its target has "
-                    f"{len(own[index].target_ids)} tokens."
-                )
+    if isinstance(positions, str):
+        if positions not in ("rarest", "all"):
+            raise InputError(f'positions is "{positions}"; it must be "rarest", "all", or a mapping.')
+        return own
+    if set(positions) != set(range(len(own))) or not all(positions.values()):
+        raise InputError(f"positions must name at least one token for each secret, 0 to {len(own) - 1}.")
+    for index, chosen in positions.items():
+        if not all(0 <= position < len(own[index].target_ids) for position in chosen):
+            raise InputError(
+                f"positions of secret {index} are {list(chosen)}, but its target has "
+                f"{len(own[index].target_ids)} tokens."
+            )
     return own
+
+
+def _places(secrets: Sequence[Secret], positions: Positions) -> Mapping[int, Sequence[int]]:
+    if not isinstance(positions, str):
+        return positions
+    if positions == "all":
+        return {secret.index: range(len(secret.target_ids)) for secret in secrets}
+    return {secret.index: _rarest(secret) for secret in secrets}
 
 
 def _rarest(secret: Secret) -> list[int]:

@@ -1,0 +1,56 @@
+"""Concepts from a file: the packaged ones, a user's own, and what cannot be used."""
+
+import pytest
+
+from revs_tars_plugin import InputError
+from revs_tars_plugin.data import ConceptRecord, read_concepts_file
+
+
+def test_the_packaged_concepts():
+    concepts, unrelated = read_concepts_file()
+    assert len({concept.name for concept in concepts}) == 20
+    assert len(set(unrelated)) == 40
+    for concept in concepts:
+        assert len(concept.prompts) >= 3
+        assert len(concept.held_out) >= 8
+        assert not set(concept.prompts) & set(concept.held_out)
+        # A fact holds the name or comes close; it must not be one of the prompts that end where the name comes.
+        assert concept.facts
+        assert len(concept.requests()) == len(concept.prompts)
+    assert any(concept.foreign for concept in concepts)
+
+
+def test_a_users_own_file(tmp_path):
+    path = tmp_path / "concepts.yaml"
+    path.write_text('concepts:\n  - {name: Ada, prompts: ["Wrote"], facts: [["Ada was a", " countess"]]}\n')
+    (concept,), unrelated = read_concepts_file(path)
+    assert concept == ConceptRecord("Ada", ("Wrote",), facts=(("Ada was a", " countess"),))
+    assert unrelated == []
+    assert concept.requests() == [{"prompt": "Wrote", "target_new": "Ada", "ground_truth": "Ada"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- 1", 'has no list "concepts"'),
+        ("concepts: []", 'has no list "concepts"'),
+        ("concepts: [1]", "concept 1: not a mapping"),
+        ("concepts: [{name: A, prompt: [B]}]", 'concept 1: unknown field "prompt"; did you mean "prompts"'),
+        ("concepts: [{prompts: [B]}]", 'concept 1: "name" is empty'),
+        ("concepts: [{name: A}]", 'concept 1: "prompts" is empty'),
+        ("concepts: [{name: A, prompts: B}]", 'concept 1: "prompts" must be a list of texts'),
+        ("concepts: [{name: A, prompts: [B], facts: [C]}]", 'concept 1: "facts" must be pairs'),
+        ("concepts: [", "cannot be read as YAML"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path, content, message):
+    path = tmp_path / "concepts.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_concepts_file(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml cannot be read"):
+        read_concepts_file(tmp_path / "none.yaml")
