@@ -12,16 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import psutil
 import torch
 import transformers
 from published_revs import published_seconds
@@ -33,6 +30,7 @@ from revs_tars_plugin.batching import by_length
 from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.forward import next_token_logits
+from revs_tars_plugin.measuring import peak_memory
 from revs_tars_plugin.requests import read_requests
 from revs_tars_plugin.statistics import sample_from_model
 
@@ -129,7 +127,7 @@ def timed(
         "s / secret": seconds / len(requests),
         "floor, s / secret": floor / len(requests),
         "ratio": seconds / floor,
-        "extra memory, MiB": peak[0],
+        "extra memory, MiB": peak.mib,
         "reached": f"{sum(outcome.reached for outcome in edits.outcomes)}/{len(edits.outcomes)}",
     }
 
@@ -226,7 +224,7 @@ def through_host(requests: Sequence[dict[str, str]], batch_size: int = 50) -> di
         "secrets": len(requests),
         "batch_size": batch_size,
         "s / secret": seconds / len(requests),
-        "extra memory, MiB": peak[0],
+        "extra memory, MiB": peak.mib,
         "last batch reached": f"{sum(o.reached for o in original.edits.outcomes)}/{len(original.edits.outcomes)}",
     }
 
@@ -236,25 +234,6 @@ def clock(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """Yields a list whose one number is, afterwards, the most memory held beyond what was held before, in MiB."""
-    process, peak, done = psutil.Process(), [0.0], threading.Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], (process.memory_info().rss - before) / 2**20)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
 
 
 if __name__ == "__main__":

@@ -39,6 +39,16 @@ class FeedForwardMatrix:
         return weight
 
     @property
+    def name(self) -> str:
+        """The module's name in the model."""
+        return self.weight_name.removesuffix(".weight")
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight stands as inputs x outputs, as `Conv1D` has it, and not the other way round."""
+        return isinstance(self.module, Conv1D)
+
+    @property
     def width(self) -> int:
         """f, the number of neurons."""
         return self.weight.shape[self.neuron_dim]
@@ -160,6 +170,11 @@ class Decoder:
                     raise InputError(
                         f"Layer {layer} computes NaN or Inf on this prompt; the model's weights are broken."
                     )
+                if layer not in inputs:
+                    raise InputError(
+                        f'Layer {layer} does not run "{self.ff2[layer].name}" for every '
+                        "token; rewrite_module_tmp must name the one matrix that writes to the residual space."
+                    )
                 ff2_input, ff2_output = inputs.pop(layer)
                 change = visit(layer, LayerState(ff2_input, ff2_output, residual, mask))
                 if change is None:
@@ -176,9 +191,17 @@ class Decoder:
             yield
 
     def attention_modules(self) -> list[nn.Module]:
-        """Returns the attention of each edited layer, where the settings name it."""
+        """Returns the attention of each edited layer, where the settings name it and the layer has one of that name.
+
+        Raises:
+            InputError: When no layer has one.
+        """
         template = self._attention_template
-        return [self._find("attn_module_tmp", template.format(layer)) for layer in self.layers] if template else []
+        names = [template.format(layer) for layer in self.layers] if template else []
+        found = [module for module in (_submodule(self.model, name) for name in names) if module is not None]
+        if names and not found:
+            self._not_found("attn_module_tmp", names[0])
+        return found
 
     def _find(self, key: str, name: str) -> nn.Module:
         module = _submodule(self.model, name)

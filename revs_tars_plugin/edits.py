@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,11 +22,15 @@ class EditSet:
         method: The algorithm's name.
         edits: One entry per changed weight; several where they change different neurons of it.
         outcomes: What happened to each target, as the method's own records.
+        settings: The method's settings, plain values.
+        requests: What was asked for. It holds the secrets, so it is neither printed nor, unless asked for, saved.
     """
 
     method: str
     edits: tuple[WeightEdit, ...]
     outcomes: tuple[Any, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    requests: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     def apply(self, model: nn.Module) -> None:
         """Writes the edit into the model's weights, all of it or nothing.
@@ -42,6 +47,29 @@ class EditSet:
             EditConflictError: When the edit is not in place, or a later edit changed the same weights.
         """
         self._switch(model, applied=False)
+
+    def of_call(self, requests: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> EditSet:
+        """Returns the same edit with what it was computed from."""
+        return replace(self, requests=tuple(dict(request) for request in requests), settings=dict(settings))
+
+    def save(self, path: str | Path, *, include_requests: bool = False) -> None:
+        """Writes the edit into one safetensors file; see `save_edits`."""
+        from .edit_files import save_edits
+
+        save_edits(self, path, include_requests=include_requests)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EditSet:
+        """Reads what `save` wrote; see `load_edits`."""
+        from .edit_files import load_edits
+
+        return load_edits(path)
+
+    def to_peft(self, folder: str | Path, base_model: str = "") -> None:
+        """Writes the edit as a LoRA adapter that plain `peft` loads; see `export_peft`."""
+        from .peft_export import export_peft
+
+        export_peft(self, folder, base_model)
 
     @property
     def n_changed(self) -> int:

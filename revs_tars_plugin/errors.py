@@ -14,6 +14,10 @@ class EditConflictError(InputError):
     """An edit does not fit the weights as they stand: another base, already applied, or overlaid by a later edit."""
 
 
+class EditFileError(InputError):
+    """A saved edit cannot be written or read: no place, another format, a newer one, or damaged."""
+
+
 class HostError(RuntimeError):
     """EasyEdit is missing, cannot be imported, or already knows another algorithm by our name."""
 

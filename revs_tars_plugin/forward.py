@@ -46,6 +46,26 @@ def selected_logits(
     return logits
 
 
+def continuation_logits(
+    model: nn.Module, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, gradients: bool = False
+) -> list[Float[Tensor, "tokens vocabulary"]]:
+    """Returns for each pair of a beginning and how it goes on the logits that speak of every token of the latter.
+
+    Args:
+        model: A causal language model.
+        pairs: Token ids of one batch; no beginning is empty.
+        gradients: Keep what a backward pass needs.
+    """
+    sequences = [[*beginning, *rest[:-1]] for beginning, rest in pairs]
+    picks = [
+        (row, len(beginning) - 1 + position)
+        for row, (beginning, rest) in enumerate(pairs)
+        for position in range(len(rest))
+    ]
+    logits = selected_logits(model, sequences, picks, gradients=gradients)
+    return list(torch.split(logits, [len(rest) for _, rest in pairs]))
+
+
 def padded(
     model: nn.Module, sequences: Sequence[Sequence[int]]
 ) -> tuple[Int[Tensor, "n positions"], Int[Tensor, "n positions"]]:

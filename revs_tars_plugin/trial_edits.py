@@ -43,7 +43,15 @@ class TrialEdits:
             raise interrupted
 
     @torch.no_grad()
-    def write_neurons(self, name: str, weight: Tensor, neuron_dim: int, indices: Tensor, values: Tensor) -> None:
+    def write_neurons(
+        self,
+        name: str,
+        weight: Tensor,
+        neuron_dim: int,
+        indices: Tensor,
+        values: Tensor,
+        transposed: bool = False,
+    ) -> None:
         """Writes neurons into a weight, remembering what stood there the first time each was touched.
 
         Args:
@@ -52,8 +60,9 @@ class TrialEdits:
             neuron_dim: Its dimension that counts neurons.
             indices: Which neurons, shape (k,).
             values: Their new values, shape (k, d), the weight's dtype.
+            transposed: Whether the weight stands as inputs x outputs.
         """
-        changed = self._changed.setdefault(name, _ChangedNeurons(weight, neuron_dim))
+        changed = self._changed.setdefault(name, _ChangedNeurons(weight, neuron_dim, transposed))
         assert isinstance(changed, _ChangedNeurons)
         fresh = indices[~torch.isin(indices, changed.touched())]
         if len(fresh):
@@ -62,13 +71,16 @@ class TrialEdits:
         write_neurons(weight, neuron_dim, indices, values)
 
     @torch.no_grad()
-    def add_low_rank(self, name: str, weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -> None:
+    def add_low_rank(
+        self, name: str, weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor, transposed: bool = False
+    ) -> None:
         """Adds the product of two thin matrices to a weight; see `LowRankEdit` for the arguments.
 
         The sum is made anew from the weight as it was, so that it is the one the collected edit will write.
         """
         if name not in self._changed:
-            self._changed[name] = _ChangedMatrix(weight, neuron_dim, weight.detach().to("cpu", copy=True))
+            before = weight.detach().to("cpu", copy=True)
+            self._changed[name] = _ChangedMatrix(weight, neuron_dim, transposed, before)
         changed = self._changed[name]
         assert isinstance(changed, _ChangedMatrix)
         changed.keys.append(keys.float().cpu())
@@ -85,6 +97,7 @@ class TrialEdits:
 class _ChangedNeurons:
     weight: Tensor
     neuron_dim: int
+    transposed: bool
     before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def touched(self) -> Tensor:
@@ -103,13 +116,16 @@ class _ChangedNeurons:
         order = order[(before != after).any(dim=1)[order]]
         if not len(order):
             return None
-        return NeuronEdit(name, self.neuron_dim, indices[order].cpu(), before[order].cpu(), after[order].cpu())
+        chosen, old, new = (values[order].cpu() for values in (indices, before, after))
+        width = self.weight.shape[self.neuron_dim]
+        return NeuronEdit(name, self.neuron_dim, chosen, old, new, width, self.transposed)
 
 
 @dataclass
 class _ChangedMatrix:
     weight: Tensor
     neuron_dim: int
+    transposed: bool
     before: Tensor
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
@@ -122,4 +138,5 @@ class _ChangedMatrix:
             self.weight.copy_(self.before)
 
     def edit(self, name: str) -> WeightEdit:
-        return LowRankEdit(name, self.neuron_dim, *self.factors(), fingerprint=fingerprint(self.before))
+        print_ = fingerprint(self.before)
+        return LowRankEdit(name, self.neuron_dim, *self.factors(), print_, self.transposed)

@@ -20,6 +20,9 @@ from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection
 
 # Rows of the head that are widened to float64 (or multiplied) at once: bounds the extra memory.
 _SLICE = 16384
+# How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
+# last bit of float32, which differs between batches, would decide.
+_OVERSHOOT = 2.0**-16
 _CACHE_ATTRIBUTE = "_revs_tars_gram_factor"
 
 
@@ -116,7 +119,7 @@ class Vocabulary:
         rank: int,
         logits: Float[Tensor, "n vocabulary"] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Returns for each row the smallest step along its demotion direction that gives its token the rank.
+        """Returns for each row the smallest step along its demotion direction that gives its token the rank for sure.
 
         Args:
             hidden: The vectors.
@@ -129,8 +132,10 @@ class Vocabulary:
         """
         logits = self.logits(hidden) if logits is None else logits
         if self._offsets is None:
-            return smallest_steps(logits, demotions.responses, demotions.tokens, rank)
-        return self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
+            steps = smallest_steps(logits, demotions.responses, demotions.tokens, rank)
+        else:
+            steps = self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
+        return steps * (1 + _OVERSHOOT)
 
     def _steps_with_offsets(self, hidden: Tensor, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
         """A norm that shifts as well as divides: logits are (line in s) / scale(s) + constant."""

@@ -18,6 +18,10 @@ class WeightEdit(Protocol):
     @property
     def name(self) -> str:
         """The parameter's name in the model."""
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight stands as inputs x outputs, as `Conv1D` has it."""
         ...
 
     @property
@@ -48,6 +52,8 @@ class NeuronEdit:
         indices: Which neurons, shape (k,).
         before: Their values before the edit, the weight's dtype, on the CPU, shape (k, d).
         after: Their values after it.
+        width: How many neurons the weight has.
+        transposed: Whether the weight stands as inputs x outputs, as `Conv1D` has it.
     """
 
     name: str
@@ -55,6 +61,8 @@ class NeuronEdit:
     indices: Tensor
     before: Tensor
     after: Tensor
+    width: int
+    transposed: bool = False
 
     @property
     def n_changed(self) -> int:
@@ -67,8 +75,7 @@ class NeuronEdit:
         expected = self.after if applied else self.before
         return (
             rows.dtype == expected.dtype
-            and rows.shape[1:] == expected.shape[1:]
-            and int(self.indices.max()) < len(rows)
+            and rows.shape == (self.width, *expected.shape[1:])
             and _same_bits(rows[self.indices.to(rows.device)].cpu(), expected)
         )
 
@@ -96,6 +103,7 @@ class LowRankEdit:
         keys: What each rank-one change listens to, in FF2's input space, float32, on the CPU, shape (f, r).
         values: What it writes to the residual space, shape (r, d).
         fingerprint: Of the weight the edit was computed for.
+        transposed: Whether the weight stands as inputs x outputs, as `Conv1D` has it.
     """
 
     name: str
@@ -103,6 +111,7 @@ class LowRankEdit:
     keys: Tensor
     values: Tensor
     fingerprint: str
+    transposed: bool = False
     _kept: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary, repr=False)
 
     @property

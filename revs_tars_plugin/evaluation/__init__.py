@@ -1,6 +1,7 @@
 """Measuring what an edit did: is it gone under attack, and what did it cost."""
 
 from .attacks import LayerScores, attack_score, delta_scores, layer_scores, logit_lens_scores
+from .capability import general_capability
 from .concepts import fact_log_likelihoods, name_probabilities
 from .contexts import in_context_prompts
 from .continuation import greedy_continuation, greedy_continuations, still_generated
@@ -28,6 +29,7 @@ __all__ = [
     "efficacy",
     "evaluate_unlearning",
     "fact_log_likelihoods",
+    "general_capability",
     "greedy_continuation",
     "greedy_continuations",
     "in_context_prompts",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..batching import by_length
-from ..forward import sample, selected_logits
+from ..forward import continuation_logits, sample
 from ..requests import tokenise_in_context
 
 
@@ -44,20 +44,11 @@ def recall(
         batch_size: The most sequences of a pass.
     """
     pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
-    sequences = [prompt + target[:-1] for prompt, target in pairs]
     found: dict[int, Recall] = {}
-    for batch in by_length(sequences, most=batch_size):
-        # The logits at the prompt's last token say what the target's first one is, and so on.
-        picks = [
-            (row, len(pairs[index][0]) - 1 + position)
-            for row, index in enumerate(batch)
-            for position in range(len(pairs[index][1]))
-        ]
-        best = selected_logits(model, [sequences[index] for index in batch], picks).argmax(dim=-1).tolist()
-        for index in batch:
+    for batch in by_length([prompt + target for prompt, target in pairs], most=batch_size):
+        for index, logits in zip(batch, continuation_logits(model, [pairs[index] for index in batch]), strict=True):
             target = pairs[index][1]
-            own, best = best[: len(target)], best[len(target) :]
-            right = [guess == token for guess, token in zip(own, target, strict=True)]
+            right = [guess == token for guess, token in zip(logits.argmax(dim=-1).tolist(), target, strict=True)]
             wrong = [position for position, good in enumerate(right) if not good]
             needed = wrong[-1] + 1 if wrong else 0
             found[index] = Recall(sum(right) / len(target), 1 - needed / len(target))

@@ -58,6 +58,7 @@ def load_host() -> Host:
     host = Host(package=package, generation=generation)
     if generation == "release":
         release_bridge.run_without_cuda(host.module("editors.editor").BaseEditor)
+        release_bridge.layers_as_tuples(host.module("models.memit.compute_z"))
     return host
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from ..edits import OriginalWeights
 from ..errors import HostError
+from ..ft_l_delete import FTLDeleteHyperParams, apply_ft_l_delete_to_model
 from ..hyperparams import UnlearnHyperParams
 from ..revs import REVSHyperParams, apply_revs_to_model
 from ..tars import TARSHyperParams, apply_tars_to_model
 from .easyedit import Host, load_host
+from .memit_delete import MEMITDeleteHyperParams, apply_memit_delete_to_model
 
 _OURS = "_revs_tars_plugin"
 
@@ -29,13 +31,17 @@ class Method:
 METHODS = (
     Method("REVS", apply_revs_to_model, REVSHyperParams),
     Method("TARS", apply_tars_to_model, TARSHyperParams),
+    # What the papers compare with.
+    Method("FT-L-delete", apply_ft_l_delete_to_model, FTLDeleteHyperParams),
+    Method("MEMIT-delete", apply_memit_delete_to_model, MEMITDeleteHyperParams),
 )
 
 
 def register() -> Host:
-    """Makes `alg_name: REVS` and `TARS` work in EasyEdit.
+    """Makes `alg_name: REVS`, `TARS`, `FT-L-delete` and `MEMIT-delete` work in EasyEdit.
 
-    Afterwards `from easyeditor import REVSHyperParams, TARSHyperParams` works too. Calling it again changes nothing.
+    Afterwards `from easyeditor import REVSHyperParams, TARSHyperParams` and the like work too. Calling it again changes
+    nothing.
 
     Returns:
         The host and its generation.
@@ -78,8 +84,8 @@ def _as_host_calls_it(method: Method, host: Host) -> Callable[..., Any]:
 
 
 def _nothing_to_restore(original: Mapping[str, Any]) -> Mapping[str, Any]:
-    assert isinstance(original, OriginalWeights)
-    return original.kept()
+    # MEMIT-delete gives what the host's own MEMIT does.
+    return original.kept() if isinstance(original, OriginalWeights) else {}
 
 
 def _allow_batches(batch_editor: Any) -> None:

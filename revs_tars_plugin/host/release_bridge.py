@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 import transformers.modeling_utils
 import transformers.pytorch_utils
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 # Names that transformers 5 moved or dropped; the release's multimodal Q-Former imports them from their old place.
@@ -31,8 +33,47 @@ def run_without_cuda(base_editor: type) -> None:
         return
     for name in _ENTRY_POINTS:
         if name in vars(base_editor):
-            setattr(base_editor, name, _on_cpu(vars(base_editor)[name]))
+            setattr(base_editor, name, on_cpu(vars(base_editor)[name]))
     setattr(base_editor, _BRIDGED, True)
+
+
+def layers_as_tuples(compute_z: ModuleType) -> None:
+    """Lets the release's MEMIT search for its values where decoder layers return a tensor, as they do by now.
+
+    It takes the first entry of what a layer returns. So what it traces shows a layer's tensor as a tuple of one.
+
+    Args:
+        compute_z: The host's module `models.memit.compute_z`.
+    """
+    nethook = compute_z.nethook
+    if isinstance(nethook, _TracingInTuples):
+        return
+    compute_z.nethook = _TracingInTuples(nethook)  # type: ignore[attr-defined]
+
+
+class _TracingInTuples:
+    """The host's `nethook`, with traces that show tensors as tuples."""
+
+    def __init__(self, nethook: ModuleType) -> None:
+        self._nethook = nethook
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._nethook, name)
+
+    def TraceDict(self, *, edit_output: Callable[..., Any], **kwargs: Any) -> Any:  # noqa: N802 (the host's name)
+        """Makes a trace that calls `edit_output` with tuples and gives the layers what they expect."""
+
+        def edit(output: Any, layer: str) -> Any:
+            plain = isinstance(output, Tensor)
+            edited = edit_output((output,) if plain else output, layer)
+            return edited[0] if plain else edited
+
+        class Traces(self._nethook.TraceDict):  # type: ignore[name-defined, misc]
+            def __getitem__(self, name: str) -> Any:
+                kept = super().__getitem__(name).output
+                return SimpleNamespace(output=(kept,) if isinstance(kept, Tensor) else kept)
+
+        return Traces(edit_output=edit, **kwargs)
 
 
 class CudaToCpu(TorchFunctionMode):
@@ -50,9 +91,13 @@ def _cpu(value: Any) -> Any:
     return torch.device("cpu") if isinstance(named, str) and named.split(":")[0] == "cuda" else value
 
 
-def _on_cpu(method: Callable[..., Any]) -> Callable[..., Any]:
+def on_cpu(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a method of an editor so that the release's CUDA devices mean the CPU in it."""
+
     @functools.wraps(method)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.cuda.is_available():
+            return method(self, *args, **kwargs)
         for settings in (*args, *kwargs.values(), getattr(self, "hparams", None)):
             # The release writes f"cuda:{device}" itself, and "cuda:cpu" is no device; "cuda:0" is mapped to the CPU.
             if getattr(settings, "device", None) == "cpu" and hasattr(settings, "alg_name"):

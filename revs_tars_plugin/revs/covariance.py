@@ -124,7 +124,7 @@ class _Sweep:
             self._geometry.factors[layer].to(keys.device),
             self._geometry.damping[layer],
         )
-        self._trial.add_low_rank(ff2.weight_name, ff2.weight, ff2.neuron_dim, readers, values)
+        self._trial.add_low_rank(ff2.weight_name, ff2.weight, ff2.neuron_dim, readers, values, ff2.transposed)
         return (state.ff2_input.float() @ readers) @ values
 
     def _steps(self, vocabulary: Vocabulary, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

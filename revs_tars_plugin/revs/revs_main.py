@@ -12,6 +12,7 @@ from ..decoder import Decoder
 from ..edits import EditSet, applied
 from ..errors import InputError
 from ..requests import read_requests
+from ..residual_probe import check_residual
 from ..trial_edits import TrialEdits
 from .demoter import Demoter
 from .geometry import key_geometry
@@ -87,6 +88,7 @@ def execute_revs(
     secrets = read_requests(
         requests, tok, context_length=decoder.context_length, max_prompt_length=hparams.max_prompt_length
     )
+    check_residual(decoder)
     generator = torch.Generator().manual_seed(hparams.seed)
     by_covariance = hparams.localization == "covariance"
     by_siblings = hparams.token_method in ("specific", "chained")
@@ -97,4 +99,4 @@ def execute_revs(
         outcomes = Demoter(decoder, targets, margins, hparams, geometry, generator, trial).demote_all()
         edits = trial.collect("REVS", tuple(outcomes))
     report(outcomes)
-    return edits
+    return edits.of_call(requests, hparams.to_dict())

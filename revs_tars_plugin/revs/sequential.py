@@ -58,7 +58,7 @@ def demote(
             return None
         old = ff2.neurons(chosen.indices)
         new = (old.float() - chosen.steps[:, None] * demotion.directions.to(old.device)).to(old.dtype)
-        trial.write_neurons(ff2.weight_name, ff2.weight, ff2.neuron_dim, chosen.indices, new)
+        trial.write_neurons(ff2.weight_name, ff2.weight, ff2.neuron_dim, chosen.indices, new, ff2.transposed)
         edited.append(len(chosen.indices))
         # What the cast neurons add to the layer's output, at every position.
         return state.ff2_input[..., chosen.indices].float() @ (new.float() - old.float())

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..batching import by_length
 from ..errors import InputError
-from ..forward import selected_logits
+from ..forward import continuation_logits
 from ..requests import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import FIXED, Sibling
@@ -100,14 +100,9 @@ def surprises(
     found: dict[int, list[list[float]]] = {}
     for chosen in by_length([prompt + secret.target_ids for secret, prompt in rows]):
         batch = [rows[index] for index in chosen]
-        picks = [
-            (row, len(prompt) - 1 + position)
-            for row, (secret, prompt) in enumerate(batch)
-            for position in range(len(secret.target_ids))
-        ]
-        targets = torch.tensor([token for secret, _ in batch for token in secret.target_ids])
-        logits = selected_logits(model, [prompt + secret.target_ids for secret, prompt in batch], picks)
-        own = logits.gather(1, targets[:, None].to(logits.device))[:, 0] - logits.logsumexp(dim=-1)
-        for (secret, _), part in zip(batch, torch.split(own, [len(s.target_ids) for s, _ in batch]), strict=True):
-            found.setdefault(secret.index, []).append(part.tolist())
+        pairs = [(prompt, secret.target_ids) for secret, prompt in batch]
+        for (secret, _), logits in zip(batch, continuation_logits(model, pairs), strict=True):
+            targets = torch.tensor(secret.target_ids, device=logits.device)
+            own = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+            found.setdefault(secret.index, []).append(own.tolist())
     return {index: [sum(column) / len(column) for column in zip(*runs, strict=True)] for index, runs in found.items()}

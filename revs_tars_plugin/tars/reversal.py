@@ -42,6 +42,8 @@ class Reversals:
                     torch.tensor([self.chosen[i].neuron for i in own]),
                     torch.stack([self.before[i] for i in own]).cpu(),
                     torch.stack([self.after[i] for i in own]).cpu(),
+                    matrices[key].width,
+                    matrices[key].transposed,
                 )
             )
         return tuple(found)
@@ -106,7 +108,7 @@ def reverse_all(
         index = torch.tensor([candidate.neuron], device=matrix.weight.device)
         old = matrix.neurons(index)
         new = reversed_vector(old[0], targeting, candidate.sign, scale)[None]
-        trial.write_neurons(matrix.weight_name, matrix.weight, matrix.neuron_dim, index, new)
+        trial.write_neurons(matrix.weight_name, matrix.weight, matrix.neuron_dim, index, new, matrix.transposed)
         done.chosen.append(candidate)
         done.before.append(old[0])
         done.after.append(new[0])
@@ -117,4 +119,4 @@ def take_back(done: Reversals, matrices: Mapping[tuple[int, str], FeedForwardMat
     for candidate, old in zip(done.chosen, done.before, strict=True):
         matrix = matrices[candidate.layer, candidate.matrix]
         index = torch.tensor([candidate.neuron], device=matrix.weight.device)
-        trial.write_neurons(matrix.weight_name, matrix.weight, matrix.neuron_dim, index, old[None])
+        trial.write_neurons(matrix.weight_name, matrix.weight, matrix.neuron_dim, index, old[None], matrix.transposed)

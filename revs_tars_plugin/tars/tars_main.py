@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ..decoder import Decoder, FeedForwardMatrix
 from ..edits import EditSet, applied
+from ..errors import InputError
+from ..residual_probe import check_residual
 from ..statistics import mean_state, ordinary_moments
 from ..trial_edits import TrialEdits
 from .concepts import read_concepts
@@ -87,6 +89,7 @@ def execute_tars(
     decoder = Decoder(model, hparams)
     concepts = read_concepts(requests, tok, hparams, decoder.context_length)
     matrices = _matrices(decoder, hparams)
+    check_residual(decoder)
     activity = _activity(decoder, tok, hparams) if hparams.affinity in NEEDS_ACTIVITY else {}
     common = None
     if hparams.refine == "noise" and hparams.remove_common:
@@ -101,7 +104,7 @@ def execute_tars(
     for outcome in outcomes:
         _report(outcome)
     edits = tuple(edit for outcome in outcomes for edit in outcome.edits.edits)
-    return EditSet("TARS", edits, tuple(outcomes))
+    return EditSet("TARS", edits, tuple(outcomes)).of_call(requests, hparams.to_dict())
 
 
 def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> dict[tuple[int, str], FeedForwardMatrix]:
@@ -109,6 +112,13 @@ def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> dict[tuple[int, str
     for matrix in dict.fromkeys(hparams.matrices):
         key = f"{matrix}_module_tmp"
         own = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
+        for layer, weights in own.items():
+            if weights.width != decoder.ff2[layer].width:
+                raise InputError(
+                    f'{key} names "{weights.weight_name}" with {weights.width} vectors, but FF2 has '
+                    f"{decoder.ff2[layer].width} neurons: it holds more than the {matrix} matrix; leave {matrix} out "
+                    "of matrices."
+                )
         found.update({(layer, matrix): weights for layer, weights in own.items()})
     return found
 

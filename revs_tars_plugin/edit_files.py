@@ -1,0 +1,162 @@
+"""Edits on disk: one safetensors file each, written whole or not at all, and read only when every byte is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .edits import EditSet
+from .errors import EditFileError
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
+
+FORMAT = "revs-tars-edit"
+VERSION = 1
+_TENSORS = {"neurons": ("indices", "before", "after"), "low-rank": ("keys", "values")}
+
+
+def save_edits(edits: EditSet, path: str | Path, *, include_requests: bool = False) -> None:
+    """Writes an edit into one safetensors file; a crash on the way leaves the old file or none.
+
+    The file holds the changed neurons before and after, or the factors of the products; and as metadata the method, its
+    settings, a fingerprint of what stood in every touched weight, library versions and the time. It does not hold the
+    secrets, but the direction of a change shows which token was demoted: the file is as sensitive as the secret.
+
+    Args:
+        edits: The edit.
+        path: The file, `.safetensors` by custom.
+        include_requests: Also write the requests, secrets and all.
+
+    Raises:
+        EditFileError: When it cannot be written; what stood there before is as it was.
+    """
+    from safetensors.torch import save
+
+    file = Path(path).expanduser()
+    tensors: dict[str, Tensor] = {}
+    entries = []
+    for index, edit in enumerate(edits.edits):
+        entry, own = _entry(edit)
+        entries.append(entry)
+        tensors.update({f"{index}.{name}": value.contiguous() for name, value in own.items()})
+    content = {
+        "method": edits.method,
+        "settings": dict(edits.settings),
+        "edits": entries,
+        "versions": {name: _version(name) for name in ("revs-tars-plugin", "torch", "transformers", "safetensors")},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    if include_requests:
+        content["requests"] = [dict(request) for request in edits.requests]
+    text = json.dumps(content)
+    # safetensors wants at least one tensor; an edit that changes nothing has none.
+    tensors = tensors or {"nothing": torch.zeros(1)}
+    metadata = {"format": FORMAT, "version": str(VERSION), "content": text, "digest": _digest(text, tensors)}
+    _write(file, save(tensors, metadata))
+
+
+def load_edits(path: str | Path) -> EditSet:
+    """Reads what `save_edits` wrote; nothing in the file is ever executed.
+
+    Raises:
+        EditFileError: When the file is missing, truncated, of another kind or a newer version, or was changed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise EditFileError(f"There is no file {file}; name one that EditSet.save wrote.")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise EditFileError(
+                    f"{file} is a safetensors file, but no saved edit; name one that EditSet.save wrote."
+                )
+            _check_version(file, metadata.get("version"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, EditFileError):
+            raise
+        raise EditFileError(f"{file} is no whole safetensors file ({error}); take it from a backup.") from error
+    text = metadata.get("content", "")
+    if metadata.get("digest") != _digest(text, tensors):
+        raise EditFileError(f"{file} is damaged: its digest does not fit; take it from a backup.")
+    content = json.loads(text)
+    edits = tuple(_edit(entry, index, tensors) for index, entry in enumerate(content["edits"]))
+    return EditSet(content["method"], edits, settings=content["settings"], requests=tuple(content.get("requests", ())))
+
+
+def _entry(edit: WeightEdit) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if isinstance(edit, NeuronEdit):
+        entry: dict[str, Any] = {"kind": "neurons", "fingerprint": _digest(edit.name, {"before": edit.before})}
+    else:
+        assert isinstance(edit, LowRankEdit)
+        entry = {"kind": "low-rank", "fingerprint": edit.fingerprint}
+    entry.update(name=edit.name, neuron_dim=edit.neuron_dim, transposed=edit.transposed)
+    if isinstance(edit, NeuronEdit):
+        entry["width"] = edit.width
+    return entry, {name: getattr(edit, name) for name in _TENSORS[entry["kind"]]}
+
+
+def _edit(entry: Mapping[str, Any], index: int, tensors: Mapping[str, Tensor]) -> WeightEdit:
+    own = [tensors[f"{index}.{name}"] for name in _TENSORS[entry["kind"]]]
+    name, neuron_dim, transposed = entry["name"], entry["neuron_dim"], entry["transposed"]
+    if entry["kind"] == "neurons":
+        indices, before, after = own
+        return NeuronEdit(name, neuron_dim, indices, before, after, entry["width"], transposed)
+    keys, values = own
+    return LowRankEdit(name, neuron_dim, keys, values, entry["fingerprint"], transposed)
+
+
+def _check_version(file: Path, written: str | None) -> None:
+    if written is None or not written.isdigit() or int(written) > VERSION:
+        raise EditFileError(
+            f"{file} is of format version {written}, this library reads up to {VERSION}; update revs-tars-plugin."
+        )
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of a text and of names, kinds, shapes and bits of tensors: safetensors itself would not see a flipped bit."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write(file: Path, data: bytes) -> None:
+    unfinished: Path | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".unfinished", dir=file.parent)
+        unfinished = Path(name)
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(data)
+            opened.flush()
+            os.fsync(opened.fileno())
+        unfinished.replace(file)
+    except OSError as error:
+        raise EditFileError(
+            f"{file} cannot be written ({error.strerror or error}); free some space or name another place."
+        ) from error
+    finally:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

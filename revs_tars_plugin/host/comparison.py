@@ -1,0 +1,203 @@
+"""Editors side by side: the same secrets of the same model, restored in between, scored alike."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..data.files import SecretRecord
+from ..errors import InputError, did_you_mean
+from ..evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
+from ..hyperparams import packaged_hparams
+from ..weight_edits import fingerprint
+from .module_names import module_names
+from .registry import METHODS
+from .settings import load_settings
+from .unlearn_editor import HOST, UnlearnEditor
+
+COMPARED = ("REVS", "TARS", "FT", "ROME", "MEMIT", "FT-L-delete", "MEMIT-delete")
+NO_EDIT = "no edit"
+# Of the packaged settings for the demo model, those for many memorised secrets.
+_PACKAGED = {"REVS": "smollm2-135m-covariance"}
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One editor.
+
+    Attributes:
+        method: Its `alg_name`, or "no edit".
+        figures: The summary of `evaluate_unlearning`; empty where it failed.
+        seconds: Of the edit alone.
+        peak_mib: The most memory it held beyond what was held before.
+        n_changed: How many numbers of the model it changed.
+        error: Why it failed, in one line.
+    """
+
+    method: str
+    figures: Mapping[str, float]
+    seconds: float | None = None
+    peak_mib: float | None = None
+    n_changed: int | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a plain dictionary, fit for JSON."""
+        return asdict(self)
+
+
+def compare(
+    model_name: str | Path,
+    forget: Sequence[SecretRecord],
+    *,
+    retain: Sequence[SecretRecord] = (),
+    corpus: Sequence[str] = (),
+    methods: Sequence[str] = COMPARED,
+    settings: Mapping[str, str | Path] | None = None,
+    replacement: str | None = None,
+    stats_dir: str | Path | None = None,
+    attacks: Sequence[str] = ATTACKS[:6],
+    k: int = 100,
+    seed: int = 0,
+    verbose: bool = False,
+    progress: bool = False,
+) -> list[ComparisonRow]:
+    """Lets editors forget the same secrets of the same model, one after another, and measures each.
+
+    Args:
+        model_name: A checkpoint folder or a hub name, as the host takes it.
+        forget: The secrets; each needs its subject for ROME and MEMIT.
+        retain: Secrets that must still be there afterwards; no method is shown them.
+        corpus: Ordinary texts.
+        methods: Names of algorithms that the host knows.
+        settings: For some of them a YAML; by default the packaged ones for the demo model.
+        replacement: What the host's own editors write in place of a secret; see `UnlearnEditor.unlearn`.
+        stats_dir: Where second moments lie; by default what the YAMLs say.
+        attacks: See `evaluate_unlearning`.
+        k: From how many places on a token counts as hidden.
+        seed: Of the methods, of the host's random numbers, and of the evaluation.
+        verbose: Let the host print.
+        progress: Show a progress bar.
+
+    Returns:
+        A row for the model as it is, and one for each method; where one fails, its row says why.
+
+    Raises:
+        InputError: When an argument cannot be used.
+    """
+    if not forget:
+        raise InputError("forget is empty; give at least one secret.")
+    hparams = {name: _settings(name, settings or {}, model_name, stats_dir, seed) for name in dict.fromkeys(methods)}
+    first = next(iter(hparams.values()), None)
+    if first is None:
+        raise InputError("methods is empty; name at least one.")
+    with _quiet(not verbose):
+        editor = UnlearnEditor.from_hparams(first)
+    text = OrdinaryText.of(editor.model, editor.tok, corpus) if corpus else None
+    evaluation: dict[str, Any] = {"retain": list(retain), "attacks": attacks, "k": k, "seed": seed}
+    before = evaluate_unlearning(
+        editor.model, editor.tok, forget, names=module_names(first), positions="all", reference=text, **evaluation
+    )
+    rows = [ComparisonRow(NO_EDIT, before.summary)]
+    expected = _state(editor.model)
+    for name, own in tqdm(hparams.items(), "editors", disable=not progress):
+        editor.hparams, editor.alg_name = own, name
+        editor.apply_algo = HOST.module("util.alg_dict").ALG_DICT[name]
+        with _quiet(not verbose), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            rows.append(_row(editor, forget, text, replacement, evaluation))
+        if _state(editor.model) != expected:
+            raise RuntimeError(f"{name} left the model changed; the rows after it would not be comparable.")
+    return rows
+
+
+def _row(
+    editor: Any,
+    forget: Sequence[SecretRecord],
+    text: OrdinaryText | None,
+    replacement: str | None,
+    evaluation: Mapping[str, Any],
+) -> ComparisonRow:
+    subjects = [record.subject for record in forget]
+    rephrased = [record.rephrase_prompt for record in forget]
+    try:
+        found = editor.unlearn(
+            [record.prompt for record in forget],
+            [record.target for record in forget],
+            subjects=subjects if all(subjects) else None,
+            rephrase_prompts=rephrased if all(rephrased) else None,
+            corpus=text,
+            replacement=replacement,
+            keep=False,
+            **evaluation,
+        )
+    except Exception as error:  # whatever another's editor raises is a row of the table
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return ComparisonRow(
+            editor.alg_name,
+            {},
+            error=f"{type(error).__name__}: {reason[:200]} ({Path(last.filename).name}:{last.lineno})",
+        )
+    return ComparisonRow(editor.alg_name, found.summary, found.seconds, found.peak_mib, found.n_changed)
+
+
+def _settings(
+    name: str, given: Mapping[str, str | Path], model_name: str | Path, stats_dir: str | Path | None, seed: int
+) -> Any:
+    known = HOST.module("util.alg_dict").ALG_DICT
+    if name not in known:
+        raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
+    path = given.get(name) or packaged_hparams(name) / f"{_PACKAGED.get(name, 'smollm2-135m')}.yaml"
+    hparams = load_settings(HOST, name, path)
+    hparams.model_name = str(model_name)
+    if hasattr(hparams, "seed"):
+        hparams.seed = seed
+    if stats_dir is not None and hasattr(hparams, "stats_dir"):
+        hparams.stats_dir = str(stats_dir)
+    return hparams
+
+
+def _state(model: torch.nn.Module) -> list[str]:
+    return [fingerprint(parameter) for parameter in model.parameters()]
+
+
+@contextlib.contextmanager
+def _quiet(wanted: bool) -> Iterator[None]:
+    """The host prints every step of every search."""
+    import logging
+
+    if not wanted:
+        yield
+        return
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), _stderr_of_bars():
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _stderr_of_bars() -> Iterator[None]:
+    before = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("TQDM_DISABLE")
+        if before is not None:
+            os.environ["TQDM_DISABLE"] = before
+
+
+assert {method.name for method in METHODS} <= set(COMPARED)

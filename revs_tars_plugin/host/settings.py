@@ -1,0 +1,61 @@
+"""Loading the settings of any method that the host knows, from YAML, on either generation."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+from .easyedit import Host
+from .registry import METHODS
+
+
+def load_settings(host: Host, alg_name: str, path: str | Path) -> Any:
+    """Returns a method's settings from a YAML file that may serve both generations of the host.
+
+    The host's own classes refuse keys that they do not know, and some are known to one generation alone; these are left
+    out here. "~" in `model_name` and `stats_dir` is expanded.
+
+    Args:
+        host: Whose methods.
+        alg_name: As in the host's table of algorithms.
+        path: The file.
+
+    Raises:
+        InputError: When the file cannot be used, or is for another method.
+    """
+    for method in METHODS:
+        if method.name == alg_name:
+            return method.hyperparams.from_hparams(path)
+    kind: Any = getattr(host.package, f"{alg_name.replace('-', '')}HyperParams", None)
+    if kind is None or not is_dataclass(kind):
+        raise InputError(
+            f"EasyEdit has no settings class for {alg_name}; only its weight-editing methods can be compared."
+        )
+    file = Path(path).expanduser()
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict) or config.get("alg_name") != alg_name:
+        raise InputError(f'{file} is no settings file of {alg_name}; its alg_name must say "{alg_name}".')
+    known = {item.name: item for item in fields(kind)}
+    for name, item in known.items():
+        if name not in config and item.default is MISSING and item.default_factory is MISSING:
+            raise InputError(f'{file}: the key "{name}" is missing; add it.')
+    make: Any = kind
+    return make(**{name: _value(name, value) for name, value in config.items() if name in known})
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in ("model_name", "stats_dir") and isinstance(value, str):
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML reads 5e-4 as text
+        except ValueError:
+            return value
+    return value

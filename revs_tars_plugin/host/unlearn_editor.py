@@ -1,0 +1,264 @@
+"""`UnlearnEditor`: the host's `BaseEditor` with one call that edits, keeps the edit, and measures what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..data.concepts import ConceptRecord
+from ..data.files import SecretRecord
+from ..edits import EditSet
+from ..errors import InputError
+from ..evaluation import ATTACKS, OrdinaryText, UnlearningReport, evaluate_unlearning
+from .edit_recorder import EditRecorder
+from .host_statistics import provide_moments
+from .module_names import module_names
+from .registry import METHODS, register
+from .release_bridge import on_cpu
+
+HOST = register()
+BaseEditor: Any = HOST.module("editors.editor").BaseEditor
+REPLACEMENT = "unknown"
+_OURS = {method.name for method in METHODS}
+# They look things up where the subject ends, and count tokens from the left.
+_BY_SUBJECT = ("ROME", "MEMIT", "MEMIT-delete")
+_BY_MOMENTS = ("MEMIT",)
+
+
+@dataclass(frozen=True)
+class UnlearningResult:
+    """What `UnlearnEditor.unlearn` did and found.
+
+    Attributes:
+        metrics: The host's own metrics, one dictionary a secret, with our figures in `["post"]["unlearning"]`.
+        summary: Our figures over all secrets, and the means of the host's accuracies before and after.
+        report: The whole report.
+        model: The edited model with `keep=True`, else the model as it was.
+        edits: What REVS, TARS or FT-L-delete changed, to be undone or applied again; empty for other methods.
+        seconds: Time within the method, the host's and our evaluation not counted.
+        peak_mib: The most memory that the method held beyond what was held before, in MiB.
+        n_changed: How many numbers of the model differ; None with `keep=True`.
+    """
+
+    metrics: list[dict[str, Any]]
+    summary: Mapping[str, float]
+    report: UnlearningReport
+    model: nn.Module
+    edits: tuple[EditSet, ...]
+    seconds: float
+    peak_mib: float
+    n_changed: int | None
+
+
+class UnlearnEditor(BaseEditor):  # type: ignore[misc]
+    """EasyEdit's `BaseEditor`, of whichever generation is installed, for any `alg_name` that edits weights."""
+
+    apply_algo: Any
+
+    def unlearn(
+        self,
+        prompts: Sequence[str],
+        secrets: Sequence[str],
+        *,
+        subjects: Sequence[str] | None = None,
+        rephrase_prompts: Sequence[str] | None = None,
+        locality_inputs: Mapping[str, Mapping[str, Any]] | None = None,
+        retain: Sequence[SecretRecord | tuple[str, str]] | None = None,
+        concepts: Sequence[ConceptRecord] | None = None,
+        corpus: Sequence[str] | OrdinaryText | None = None,
+        replacement: str | None = None,
+        attacks: Sequence[str] = ATTACKS[:3],
+        keep: bool = True,
+        verbose: bool = False,
+        **evaluation: Any,
+    ) -> UnlearningResult:
+        """Runs the host's own edit and evaluation, and measures how well the secrets are hidden.
+
+        REVS, TARS and the deleting methods forget `secrets`, in one call, unless `batch_size` says how many a call. The
+        host's own methods write `replacement` in their place, one after another where `batch_size` is 1. All are scored
+        alike: every token of a secret counts (`positions="all"`).
+
+        Args:
+            prompts: What leads to the secrets.
+            secrets: What must not follow, one a prompt.
+            subjects: What the prompts are about; ROME and MEMIT need them.
+            rephrase_prompts: Other wordings that lead to the same secrets, for generality.
+            locality_inputs: As the host's `edit` takes them.
+            retain: What must still be known, as records or pairs of prompt and target.
+            concepts: Concepts that must be unknown afterwards.
+            corpus: Ordinary texts; measured before and after. Or an `OrdinaryText` made with this model.
+            replacement: What the host's own methods write; by default `hparams.target_new`, else "unknown".
+            attacks: See `evaluate_unlearning`.
+            keep: Whether the returned model, which is the editor's, stays edited. Without, every bit is put back.
+            verbose: The host's.
+            **evaluation: Further arguments of `evaluate_unlearning`, as `k`, `positions` or `seed`.
+
+        Raises:
+            InputError: When an argument cannot be used; no weight has changed then.
+            HostError: When the method does not edit weights.
+        """
+        records = _records(prompts, secrets, subjects, rephrase_prompts, self.alg_name)
+        kept = [record if isinstance(record, SecretRecord) else SecretRecord(*record) for record in retain or ()]
+        names = module_names(self.hparams)
+        text = corpus if isinstance(corpus, OrdinaryText) else None
+        if corpus and text is None:
+            text = OrdinaryText.of(self.model, self.tok, corpus)  # type: ignore[arg-type]
+        evaluation = {"positions": "all", **evaluation, "retain": kept, "concepts": concepts, "attacks": attacks}
+        if self.alg_name in _OURS:
+            written = list(secrets)
+        else:
+            written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
+        if self.alg_name in _BY_MOMENTS:
+            provide_moments(HOST, self.model, self.tok, self.hparams)
+        recorder = EditRecorder(self.model, self.apply_algo, self.alg_name)
+        try:
+            metrics = self._edited(recorder, records, written, locality_inputs, verbose)
+            report = evaluate_unlearning(self.model, self.tok, records, names=names, reference=text, **evaluation)
+        except BaseException:
+            recorder.restore()
+            raise
+        for metric, row in zip(metrics, report.rows, strict=True):
+            metric["post"]["unlearning"] = dict(row)
+        edits = recorder.edits
+        changed = None if keep else recorder.restore()
+        summary = {**report.summary, **_host_means(metrics)}
+        return UnlearningResult(
+            metrics, summary, report, self.model, edits, recorder.seconds, recorder.peak_mib, changed
+        )
+
+    def _edited(
+        self,
+        recorder: EditRecorder,
+        records: Sequence[SecretRecord],
+        written: Sequence[str],
+        locality_inputs: Mapping[str, Mapping[str, Any]] | None,
+        verbose: bool,
+    ) -> list[dict[str, Any]]:
+        """Runs the host's edit with the recorder in the method's place; returns its metrics, in order."""
+        own_size = getattr(self.hparams, "batch_size", 1)
+        size = len(records) if self.alg_name in _OURS and own_size == 1 else own_size
+        together = size > 1 and HOST.module("editors.batch_editor").BatchEditor.is_batchable_method(self.alg_name)
+        chunks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
+        apply, side = self.apply_algo, self.tok.padding_side
+        self.apply_algo = recorder
+        # The host decides this when it loads a model; here one editor may have run other methods before.
+        self.tok.padding_side = "right" if self.alg_name in _BY_SUBJECT else "left"
+        metrics: list[dict[str, Any]] = []
+        try:
+            for chunk in chunks if together else [range(len(records))]:
+                asked = self._arguments(
+                    [records[i] for i in chunk], [written[i] for i in chunk], locality_inputs, chunk
+                )
+                found = self._batch(asked, len(chunk), verbose) if together else self._one_by_one(asked, verbose)
+                metrics += [{**metric, "case_id": index} for index, metric in zip(chunk, found, strict=True)]
+        finally:
+            self.apply_algo, self.tok.padding_side = apply, side
+            if hasattr(self.hparams, "batch_size"):
+                self.hparams.batch_size = own_size
+        return metrics
+
+    def _arguments(
+        self,
+        records: Sequence[SecretRecord],
+        written: Sequence[str],
+        locality_inputs: Mapping[str, Mapping[str, Any]] | None,
+        chunk: range,
+    ) -> dict[str, Any]:
+        """What the host's `edit` and `batch_edit` take, for some of the secrets."""
+        found: dict[str, Any] = {
+            "prompts": [record.prompt for record in records],
+            "target_new": list(written),
+            "ground_truth": [record.target for record in records],
+        }
+        if all(record.subject for record in records):
+            found["subject"] = [record.subject for record in records]
+        if all(record.rephrase_prompt for record in records):
+            found["rephrase_prompts"] = [record.rephrase_prompt for record in records]
+        if locality_inputs:
+            found["locality_inputs"] = {
+                key: {name: [values[i] for i in chunk] for name, values in own.items()}
+                for key, own in locality_inputs.items()
+            }
+        return found
+
+    def _one_by_one(self, asked: dict[str, Any], verbose: bool) -> list[dict[str, Any]]:
+        kept = {"keep_original_weight": False} if HOST.generation == "release" else {"sequential_edit": True}
+        metrics: list[dict[str, Any]] = self.edit(**asked, **kept, verbose=verbose)[0]
+        return metrics
+
+    def _batch(self, asked: dict[str, Any], size: int, verbose: bool) -> list[dict[str, Any]]:
+        self.hparams.batch_size = size
+        if HOST.generation == "main":
+            return list(self.batch_edit(**asked, sequential_edit=True, verbose=verbose)[0])
+        # The release measures "pre" when the edit is in place already, and knows locality by another name there.
+        before = self._release_quality(asked)
+        locality = asked.pop("locality_inputs", None)
+        found = self.batch_edit(**asked, locality_prompts=locality, keep_original_weight=False, verbose=verbose)[0]
+        for metric, pre in zip(found, before, strict=True):
+            metric["pre"] = pre
+            for key in (metric["requested_rewrite"].get("locality") or {}) if locality else ():
+                same = np.equal(pre["locality"][f"{key}_output"], metric["post"]["locality"][f"{key}_output"])
+                metric["post"]["locality"][f"{key}_acc"] = [float(np.mean(same))]
+        return list(found)
+
+    @on_cpu
+    def _release_quality(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The host's own evaluation of every request, on the model as it stands."""
+        compute = HOST.module("evaluate").compute_edit_quality
+        requests = self._prepare_requests(**asked)
+        return [
+            compute(self.model, self.model_name, self.hparams, self.tok, request, self.hparams.device)
+            for request in requests
+        ]
+
+
+def _records(
+    prompts: Sequence[str],
+    secrets: Sequence[str],
+    subjects: Sequence[str] | None,
+    rephrase_prompts: Sequence[str] | None,
+    alg_name: str,
+) -> list[SecretRecord]:
+    if isinstance(prompts, str) or isinstance(secrets, str):
+        raise InputError("prompts and secrets must be lists of texts, one secret a prompt.")
+    if not prompts:
+        raise InputError("prompts is empty; give at least one, with its secret.")
+    others = {"secrets": secrets, "subjects": subjects, "rephrase_prompts": rephrase_prompts}
+    for name, values in others.items():
+        if values is not None and len(values) != len(prompts):
+            raise InputError(f"{name} has {len(values)} entries, prompts {len(prompts)}; give one for each prompt.")
+    for index, subject in enumerate(subjects or ()):
+        if subject not in prompts[index]:
+            raise InputError(f"subjects: entry {index} does not stand in its prompt.")
+    if subjects is None and alg_name in _BY_SUBJECT:
+        raise InputError(f"{alg_name} needs subjects: for each prompt, the words in it that it is about.")
+    empty: Sequence[None] = [None] * len(prompts)
+    return [
+        SecretRecord(prompt, secret, subject, rephrase)
+        for prompt, secret, subject, rephrase in zip(
+            prompts, secrets, subjects or empty, rephrase_prompts or empty, strict=True
+        )
+    ]
+
+
+def _host_means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the host's accuracies, before and after; for a replacement they say whether it was written."""
+    found = {}
+    for phase in ("pre", "post"):
+        for name in ("rewrite_acc", "rephrase_acc"):
+            values = [float(np.mean(metric[phase][name])) for metric in metrics if name in metric.get(phase, {})]
+            if values:
+                found[f"{phase}, {name}"] = sum(values) / len(values)
+        locality = [
+            float(np.mean(value))
+            for metric in metrics
+            for key, value in (metric.get(phase, {}).get("locality") or {}).items()
+            if key.endswith("_acc")
+        ]
+        if locality:
+            found[f"{phase}, locality"] = sum(locality) / len(locality)
+    return found

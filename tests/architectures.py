@@ -1,0 +1,133 @@
+"""One tiny random model for each family, from its config, with the names of its modules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import transformers as hf
+
+_LLAMA = {
+    "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
+    "layer_module_tmp": "model.layers.{}",
+    "mlp_module_tmp": "model.layers.{}.mlp",
+    "ln_f_module": "model.norm",
+    "lm_head_module": "lm_head",
+}
+_GATED = {"gate_module_tmp": "model.layers.{}.mlp.gate_proj", "up_module_tmp": "model.layers.{}.mlp.up_proj"}
+_GPT2 = {
+    "layer_module_tmp": "transformer.h.{}",
+    "mlp_module_tmp": "transformer.h.{}.mlp",
+    "ln_f_module": "transformer.ln_f",
+    "lm_head_module": "lm_head",
+}
+_NEOX = {
+    "rewrite_module_tmp": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+    "layer_module_tmp": "gpt_neox.layers.{}",
+    "mlp_module_tmp": "gpt_neox.layers.{}.mlp",
+    "ln_f_module": "gpt_neox.final_layer_norm",
+    "lm_head_module": "lm_head",
+}
+_COMMON = {
+    "vocab_size": 201,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GROUPED = {**_COMMON, "num_key_value_heads": 2, "head_dim": 8}
+_OLD = {"vocab_size": 201, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        kind: The model's class.
+        config: Its config's class.
+        settings: What the config is given.
+        names: The module names.
+        first: Names of the matrices that read the residual space, for TARS.
+        refused: What the refusal says, where the family cannot be edited exactly.
+    """
+
+    kind: type
+    config: type
+    settings: dict = field(repr=False)
+    names: dict = field(repr=False)
+    first: dict = field(default_factory=dict, repr=False)
+    refused: str = ""
+
+    def make(self, seed=0):
+        """Builds it with gains and biases that are neither 1 nor 0, so that they matter."""
+        torch.manual_seed(seed)
+        model = self.kind(self.config(**self.settings)).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "norm" in name or "ln_" in name:
+                    parameter.uniform_(0.2, 0.8)
+                elif name.endswith("bias"):
+                    parameter.normal_(0, 0.1)
+                elif "mlp" in name and self.settings is not _COMMON:
+                    parameter.mul_(1.5)
+        return model
+
+
+FAMILIES = {
+    "llama": Family(hf.LlamaForCausalLM, hf.LlamaConfig, {**_GROUPED, "tie_word_embeddings": True}, _LLAMA, _GATED),
+    "mistral": Family(hf.MistralForCausalLM, hf.MistralConfig, _GROUPED, _LLAMA, _GATED),
+    "qwen2": Family(hf.Qwen2ForCausalLM, hf.Qwen2Config, _GROUPED, _LLAMA, _GATED),
+    "qwen3": Family(hf.Qwen3ForCausalLM, hf.Qwen3Config, _GROUPED, _LLAMA, _GATED),
+    "gpt2": Family(
+        hf.GPT2LMHeadModel,
+        hf.GPT2Config,
+        {**_OLD, "tie_word_embeddings": True},
+        {**_GPT2, "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj"},
+        {"up_module_tmp": "transformer.h.{}.mlp.c_fc"},
+    ),
+    "gptj": Family(
+        hf.GPTJForCausalLM,
+        hf.GPTJConfig,
+        {**_OLD, "rotary_dim": 8, "tie_word_embeddings": False},
+        {**_GPT2, "rewrite_module_tmp": "transformer.h.{}.mlp.fc_out"},
+        {"up_module_tmp": "transformer.h.{}.mlp.fc_in"},
+    ),
+    "gpt_neox": Family(
+        hf.GPTNeoXForCausalLM,
+        hf.GPTNeoXConfig,
+        _COMMON,
+        _NEOX,
+        {"up_module_tmp": "gpt_neox.layers.{}.mlp.dense_h_to_4h"},
+    ),
+    "gemma": Family(hf.GemmaForCausalLM, hf.GemmaConfig, _GROUPED, _LLAMA, _GATED),
+    "gemma2": Family(
+        hf.Gemma2ForCausalLM,
+        hf.Gemma2Config,
+        {**_GROUPED, "final_logit_softcapping": 30.0},
+        _LLAMA,
+        _GATED,
+        refused="Layer 0 does not add the output of",
+    ),
+    "phi3": Family(
+        hf.Phi3ForCausalLM,
+        hf.Phi3Config,
+        {**_COMMON, "num_key_value_heads": 2},
+        _LLAMA,
+        {"gate_module_tmp": "model.layers.{}.mlp.gate_up_proj", "up_module_tmp": "model.layers.{}.mlp.gate_up_proj"},
+    ),
+    "mixtral": Family(
+        hf.MixtralForCausalLM,
+        hf.MixtralConfig,
+        {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**_LLAMA, "rewrite_module_tmp": "model.layers.{}.mlp.experts"},
+        refused="without a weight",
+    ),
+}
+EDITABLE = [name for name, family in FAMILIES.items() if not family.refused]
+REFUSED = [name for name, family in FAMILIES.items() if family.refused]

@@ -1,0 +1,146 @@
+"""Every packaged YAML loads and names real modules: those of the model made from its public config, without weights."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as hf
+import yaml
+
+from revs_tars_plugin import REVSHyperParams, TARSHyperParams
+from revs_tars_plugin.hyperparams import packaged_hparams
+
+_LLAMA3 = {"vocab_size": 128256, "num_key_value_heads": 8}
+_QWEN2 = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+}
+
+
+def llama(**settings):
+    return hf.LlamaForCausalLM, hf.LlamaConfig(**settings)
+
+
+# Of each model its class and its public config. Baichuan and InternLM are Llama in all but the attention's inner names.
+MODELS = {
+    "gpt2-xl": lambda: (hf.GPT2LMHeadModel, hf.GPT2Config(n_embd=1600, n_layer=48, n_head=25)),
+    "gpt-j-6B": lambda: (hf.GPTJForCausalLM, hf.GPTJConfig()),
+    "llama-7b": llama,
+    "llama3-8b": lambda: llama(**_LLAMA3, intermediate_size=14336),
+    "llama3.1-8b": lambda: llama(**_LLAMA3, intermediate_size=14336),
+    "llama3.2-3b": lambda: llama(
+        **_LLAMA3, hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24
+    ),
+    "mistral-7b": lambda: (hf.MistralForCausalLM, hf.MistralConfig()),
+    "qwen2-7b": lambda: (hf.Qwen2ForCausalLM, hf.Qwen2Config(**_QWEN2)),
+    "qwen2.5-7b": lambda: (hf.Qwen2ForCausalLM, hf.Qwen2Config(**_QWEN2)),
+    "qwen3-8b": lambda: (
+        hf.Qwen3ForCausalLM,
+        hf.Qwen3Config(intermediate_size=12288, num_hidden_layers=36, num_key_value_heads=8),
+    ),
+    "qwen3.5-9b": lambda: (hf.Qwen3_5ForCausalLM, hf.Qwen3_5TextConfig()),
+    "baichuan-7b": lambda: llama(vocab_size=64000),
+    "internlm-7b": lambda: llama(vocab_size=103168, attention_bias=True),
+}
+# Their code comes with the checkpoint, not with transformers; their names are those of the host's own YAMLs.
+ELSEWHERE = ["qwen-7b", "chatglm2-6b", "chatglm4-9b"]
+METHODS = {"REVS": REVSHyperParams, "TARS": TARSHyperParams}
+_NAMES = [f"{name}_module_tmp" for name in ("rewrite", "layer", "mlp", "attn")] + ["ln_f_module", "lm_head_module"]
+
+
+def stems(method):
+    return sorted(path.stem for path in packaged_hparams(method).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Models on the meta device, each made once."""
+    kept = {}
+
+    def make(name):
+        if name not in kept:
+            kind, config = MODELS[name]()
+            with torch.device("meta"):
+                kept[name] = kind(config)
+        return kept[name]
+
+    return make
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_there_is_one_for_every_model(method):
+    ours = {"smollm2-135m", "smollm2-135m-covariance"} if method == "REVS" else {"smollm2-135m"}
+    assert set(stems(method)) == {*MODELS, *ELSEWHERE, *ours}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", [*MODELS, *ELSEWHERE])
+def test_it_loads_by_its_name_and_says_where_its_numbers_come_from(method, name):
+    hparams = METHODS[method].from_hparams(name)
+    assert hparams.alg_name == method
+    text = (packaged_hparams(method) / f"{name}.yaml").read_text()
+    assert ("published" in text) or ("measured" in text)
+    # The name decides which classes the host loads.
+    assert any(
+        part in hparams.model_name.lower() for part in ("gpt", "llama", "mistral", "qwen", "baichuan", "glm", "intern")
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", MODELS)
+def test_its_names_are_the_models(method, name, built):
+    hparams, model = METHODS[method].from_hparams(name), built(name)
+    config = model.config
+    layers, width = config.num_hidden_layers, config.hidden_size
+    own_attention = 0
+    for layer in range(layers):
+        for key in _NAMES[:3]:
+            assert model.get_submodule(getattr(hparams, key).format(layer)) is not None
+        own_attention += hparams.attn_module_tmp.format(layer) in dict(model.named_modules())
+    # Qwen3.5 has another kind of attention in most layers.
+    assert own_attention == layers or (name == "qwen3.5-9b" and own_attention > 0)
+    with pytest.raises(AttributeError):
+        model.get_submodule(hparams.layer_module_tmp.format(layers))
+    norm, head = (model.get_submodule(getattr(hparams, key)) for key in _NAMES[4:])
+    assert head.weight.shape == (config.vocab_size, width)
+    assert norm.weight.shape == (width,)
+    ff2 = model.get_submodule(hparams.rewrite_module_tmp.format(layers - 1))
+    (neurons,) = set(ff2.weight.shape) - {width}
+    transposed = name == "gpt2-xl"
+    assert ff2.weight.shape == ((neurons, width) if transposed else (width, neurons))
+    header = (packaged_hparams(method) / f"{name}.yaml").read_text().splitlines()[0]
+    assert header.endswith(
+        f"(vocabulary {config.vocab_size:,}, width {width:,}, {layers} layers, {neurons:,} neurons a layer)."
+    )
+    if method == "REVS":
+        margins = hparams.ranks(config.vocab_size)
+        assert 0 < margins.residual_bottom_rank < margins.residual_top_rank < config.vocab_size
+        assert 0 < margins.neuron_bottom_rank < margins.neuron_top_rank < config.vocab_size
+        assert hparams.n_neurons < int(hparams.act_filter.removeprefix("top_")) < neurons
+    else:
+        for key in ("gate_module_tmp", "up_module_tmp"):
+            if getattr(hparams, key):
+                weight = model.get_submodule(getattr(hparams, key).format(0)).weight
+                assert weight.shape == ((width, neurons) if transposed else (neurons, width))
+
+
+@pytest.mark.skipif(not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no clone of branch main")
+@pytest.mark.parametrize("name", [name for name in [*MODELS, *ELSEWHERE] if name != "qwen3-8b"])
+def test_the_host_has_the_same_names(name):
+    """Its MEMIT's, else its ROME's; the head may be named by the embedding that it is tied to."""
+    folder = Path(os.environ["EASYEDIT_HOME"]) / "hparams"
+    paths = [folder / method / f"{name}.yaml" for method in ("MEMIT", "ROME", "FT", "AlphaEdit", "WISE")]
+    path = next((path for path in paths if path.is_file()), None)
+    assert path is not None
+    theirs = yaml.safe_load(path.read_text())
+    for method, kind in METHODS.items():
+        ours = kind.from_hparams(name)
+        for key in _NAMES[:-1]:
+            expected = theirs[key].removesuffix(".weight")
+            assert getattr(ours, key) == expected, (method, key)
+        assert theirs["lm_head_module"] in (ours.lm_head_module, "transformer.wte", "model.embed_tokens")
