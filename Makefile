@@ -10,10 +10,14 @@ INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo compare test lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin.demo
+
+# Beside the host's own editors; under 20 minutes on 2 cores, the model's learning by heart included.
+compare: $(INSTALLED)
+	$(BIN)/python -m revs_tars_plugin.compare
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -134,6 +134,11 @@ class UnlearnHyperParams:
             f"{did_you_mean(given.stem, names)} (packaged: {', '.join(names)})"
         )
 
+    @property
+    def reads_moments(self) -> bool:
+        """Whether the method compares with second moments of ordinary text as it is set up."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings as a dictionary."""
         return asdict(self)

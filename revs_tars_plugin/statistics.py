@@ -116,11 +116,10 @@ def second_moments(
         InputError: When the source cannot be read or holds no text.
     """
     name = model_name or Path(str(getattr(decoder.model.config, "_name_or_path", "model"))).name  # type: ignore[union-attr]
-    label = Path(source).stem if Path(source).suffix else source.replace("/", "_")
     paths = {
         layer: Path(stats_dir).expanduser()
         / name
-        / f"{label}_stats"
+        / f"{source_label(source)}_stats"
         / f"{ff2.weight_name.removesuffix('.weight')}_{precision}_mom2_{n_samples}.npz"
         for layer, ff2 in decoder.ff2.items()
     }
@@ -131,6 +130,11 @@ def second_moments(
             computed[layer].save(path, n_samples)
         return computed
     return {layer: SecondMoment.load(path) for layer, path in paths.items()}
+
+
+def source_label(source: str) -> str:
+    """Returns how a source of text is called in the names of its files."""
+    return Path(source).stem if Path(source).suffix else source.replace("/", "_")
 
 
 def ordinary_moments(decoder: Decoder, tok: Any, hparams: UnlearnHyperParams) -> dict[int, SecondMoment]:

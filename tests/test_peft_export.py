@@ -33,9 +33,7 @@ def edited_logits(model, edits):
 
 def an_edit(model, tok, requests, kind, tmp_path):
     if kind == "tars":
-        return execute_tars(
-            model, tok, requests[:1], tiny_tars(matrices=["gate", "up"], affinity="cosine", n_edits=12)
-        )
+        return execute_tars(model, tok, requests[:1], tiny_tars(matrices=["gate", "up"], affinity="cosine", n_edits=12))
     changes = {"localization": "covariance", "siblings": 0, "mom2_n_samples": 4, "stats_dir": str(tmp_path / "stats")}
     return execute_revs(model, tok, requests, tiny_settings(**(changes if kind == "covariance" else {})))
 

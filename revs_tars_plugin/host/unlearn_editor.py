@@ -11,11 +11,14 @@ from torch import nn
 
 from ..data.concepts import ConceptRecord
 from ..data.files import SecretRecord
+from ..decoder import Decoder
 from ..edits import EditSet
 from ..errors import InputError
 from ..evaluation import ATTACKS, OrdinaryText, UnlearningReport, evaluate_unlearning
+from ..hyperparams import UnlearnHyperParams
+from ..statistics import ordinary_moments
 from .edit_recorder import EditRecorder
-from .host_statistics import provide_moments
+from .host_statistics import with_moments
 from .module_names import module_names
 from .registry import METHODS, register
 from .release_bridge import on_cpu
@@ -26,7 +29,7 @@ REPLACEMENT = "unknown"
 _OURS = {method.name for method in METHODS}
 # They look things up where the subject ends, and count tokens from the left.
 _BY_SUBJECT = ("ROME", "MEMIT", "MEMIT-delete")
-_BY_MOMENTS = ("MEMIT",)
+_BY_MOMENTS = ("MEMIT", "MEMIT-delete")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
     """EasyEdit's `BaseEditor`, of whichever generation is installed, for any `alg_name` that edits weights."""
 
     apply_algo: Any
+    hparams: Any
 
     def unlearn(
         self,
@@ -112,8 +116,12 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
             written = list(secrets)
         else:
             written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
+        own_hparams = self.hparams
         if self.alg_name in _BY_MOMENTS:
-            provide_moments(HOST, self.model, self.tok, self.hparams)
+            self.hparams = with_moments(HOST, self.model, self.tok, own_hparams)
+        elif isinstance(own_hparams, UnlearnHyperParams) and own_hparams.reads_moments:
+            # Measured once a model and kept on disk; no part of a secret's time.
+            ordinary_moments(Decoder(self.model, own_hparams), self.tok, own_hparams)
         recorder = EditRecorder(self.model, self.apply_algo, self.alg_name)
         try:
             metrics = self._edited(recorder, records, written, locality_inputs, verbose)
@@ -121,6 +129,8 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
         except BaseException:
             recorder.restore()
             raise
+        finally:
+            self.hparams = own_hparams
         for metric, row in zip(metrics, report.rows, strict=True):
             metric["post"]["unlearning"] = dict(row)
         edits = recorder.edits

@@ -95,6 +95,11 @@ class REVSHyperParams(UnlearnHyperParams):
 
     ALGORITHM: ClassVar[str] = "REVS"
 
+    @property
+    def reads_moments(self) -> bool:
+        """Whether the key needs them; see the base class."""
+        return self.localization == "covariance"
+
     def validate(self) -> None:
         """Checks everything that needs no model."""
         super().validate()

@@ -81,6 +81,11 @@ class TARSHyperParams(UnlearnHyperParams):
 
     ALGORITHM: ClassVar[str] = "TARS"
 
+    @property
+    def reads_moments(self) -> bool:
+        """Whether the affinity needs them; see the base class."""
+        return self.affinity in NEEDS_ACTIVITY
+
     def validate(self) -> None:
         """Checks everything that needs no model."""
         super().validate()

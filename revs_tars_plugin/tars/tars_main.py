@@ -17,7 +17,7 @@ from ..statistics import mean_state, ordinary_moments
 from ..trial_edits import TrialEdits
 from .concepts import read_concepts
 from .remover import ConceptOutcome, ConceptRemover
-from .tars_hparams import NEEDS_ACTIVITY, TARSHyperParams
+from .tars_hparams import TARSHyperParams
 
 LOG = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def execute_tars(
     concepts = read_concepts(requests, tok, hparams, decoder.context_length)
     matrices = _matrices(decoder, hparams)
     check_residual(decoder)
-    activity = _activity(decoder, tok, hparams) if hparams.affinity in NEEDS_ACTIVITY else {}
+    activity = _activity(decoder, tok, hparams) if hparams.reads_moments else {}
     common = None
     if hparams.refine == "noise" and hparams.remove_common:
         common = mean_state(decoder, tok, hparams.mom2_dataset, hparams.concept_layer, _COMMON_TEXTS, hparams.seed)

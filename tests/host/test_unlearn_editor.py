@@ -87,7 +87,7 @@ def test_kept_edits_are_really_there_and_both_measures_agree(unlearn_editor):
         ("FT-L-delete", {"num_steps": 3}),
         ("MEMIT-delete", {"v_num_grad_steps": 2, "layers": [4, 5]}),
         ("FT", {"num_steps": 3}),
-        ("ROME", {"v_num_grad_steps": 2, "context_template_length_params": [[5, 2]]}),
+        ("ROME", {"v_num_grad_steps": 2, "context_template_length_params": [[5, 5]]}),
         ("MEMIT", {"v_num_grad_steps": 2, "layers": [4, 5]}),
     ],
 )
@@ -114,7 +114,7 @@ def test_every_method_changes_something_and_is_put_back(unlearn_editor, name, ch
 def test_the_deleting_methods_lower_what_they_are_asked_to(unlearn_editor):
     editor = unlearn_editor("MEMIT-delete", layers=[4, 5, 6], mom2_update_weight=100)
     found = editor.unlearn(PROMPTS, SECRETS, subjects=SUBJECTS, attacks=[], keep=False)
-    assert found.summary["still generated"] == 0
+    assert found.summary["still generated"] < 1
     assert found.summary["efficacy"] > 0
     editor = unlearn_editor("FT-L-delete", norm_constraint=0.01, lr=1e-3)
     found = editor.unlearn(PROMPTS, SECRETS, attacks=[], keep=False)

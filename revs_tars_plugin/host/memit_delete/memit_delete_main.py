@@ -20,7 +20,7 @@ from torch import nn
 from ...decoder import Decoder
 from ...requests import Secret, read_requests
 from ..easyedit import Host, load_host
-from ..host_statistics import provide_moments
+from ..host_statistics import with_moments
 from .memit_delete_hparams import MEMITDeleteHyperParams
 from .value_vector import deleting_value
 
@@ -63,7 +63,7 @@ def apply_memit_delete_to_model(
     secrets = read_requests(requests, tok, context_length=decoder.context_length)
     memit = host.module("models.memit.memit_main")
     with _padded_on_the_right(tok), _gradients_for_none(model), tempfile.TemporaryDirectory() as folder:
-        provide_moments(host, model, tok, hparams)
+        ready = with_moments(host, model, tok, hparams)
         groups = memit.get_context_templates(model, tok)
         templates = [template for group in groups for template in group]
         template = str(Path(folder) / "{}_{}_{}.npz")
@@ -75,7 +75,7 @@ def apply_memit_delete_to_model(
             model,
             tok,
             [_request(secret) for secret in secrets],
-            hparams,
+            ready,
             return_orig_weights=return_orig_weights,
             cache_template=template,
             **_kept(host, keep_original_weight),
