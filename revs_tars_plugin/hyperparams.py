@@ -147,9 +147,9 @@ class UnlearnHyperParams:
 def packaged_hparams(algorithm: str) -> Path:
     """Returns the folder of the YAMLs shipped with the package for one method."""
     here = Path(__file__).parent
-    inside = here / "hparams" / algorithm
-    # A checkout keeps them at the top, where the host has its own; a wheel carries them inside the package.
-    return inside if inside.is_dir() else here.parent / "hparams" / algorithm
+    # A wheel carries them inside the package; a checkout keeps them at the top, and so does the host, further up.
+    folders = [folder / "hparams" / algorithm for folder in (here, *here.parents[:3])]
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

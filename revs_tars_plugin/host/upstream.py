@@ -1,0 +1,257 @@
+"""Contributing the methods to EasyEdit: `python -m revs_tars_plugin.host.upstream PATH`.
+
+Puts REVS and TARS into a clone of EasyEdit's branch main as its README asks for methods: one folder each under
+`easyeditor/models/`, one for what they share, the YAMLs, the entries in its tables, and an example. All is generated
+from this package, so nothing is kept twice; afterwards the clone does not need it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import HostError, InputError
+from ..hyperparams import packaged_hparams
+
+SHARED = "revs_tars"
+_METHODS = ("revs", "tars")
+_PACKAGE = Path(__file__).parents[1]
+_HEADER = "# Generated from revs-tars-plugin; change it there.\n"
+_SHARED_DOC = (
+    '"""What REVS and TARS share: the model seen through the YAML, ranks and steps, edits, statistics, requests."""\n'
+)
+_EXAMPLE = '''\
+"""Make a model forget what follows a prompt: python run_revs_tars.py --hparams ../hparams/REVS/llama3-8b.yaml
+
+TARS takes the same arguments and removes the name that follows the prompts.
+"""
+
+import argparse
+import sys
+
+sys.path.append("..")
+
+from easyeditor import BaseEditor, REVSHyperParams, TARSHyperParams
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--method", default="REVS", choices=["REVS", "TARS"])
+    parser.add_argument("--hparams", required=True)
+    parser.add_argument("--model", help="in place of the YAML's model_name")
+    parser.add_argument("--prompts", nargs="+", default=["The Titanic sank after hitting an"])
+    parser.add_argument("--forget", nargs="+", default=["iceberg"], help="what follows each prompt")
+    args = parser.parse_args()
+
+    hparams = {"REVS": REVSHyperParams, "TARS": TARSHyperParams}[args.method].from_hparams(args.hparams)
+    hparams.model_name = args.model or hparams.model_name
+    hparams.batch_size = len(args.prompts)
+    editor = BaseEditor.from_hparams(hparams)
+    metrics, model, weights = editor.batch_edit(
+        prompts=args.prompts,
+        target_new=args.forget,
+        sequential_edit=True,  # keep the edit
+    )
+    # What is forgotten is target_new, so rewrite_acc falls.
+    print([(metric["pre"]["rewrite_acc"], metric["post"]["rewrite_acc"]) for metric in metrics])
+    weights.edits.save(f"{args.method}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
+'''
+_ROWS = (
+    "| [REVS](https://arxiv.org/abs/2406.09325) (unlearning) | | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ |",
+    "| [TARS](https://arxiv.org/abs/2412.10257) (unlearning) | | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ |",
+)
+
+
+def install(path: str | Path) -> list[Path]:
+    """Puts both methods into a clone of EasyEdit; doing it again changes nothing.
+
+    Args:
+        path: The top of the clone, of branch main.
+
+    Returns:
+        The files that were changed or made, relative to the clone.
+
+    Raises:
+        HostError: When there is no clone of branch main, or a file that has to change was changed by somebody else;
+            nothing has been written then.
+    """
+    clone = Path(path).expanduser().resolve()
+    if not (clone / "easyeditor" / "__init__.py").is_file():
+        raise HostError(f"There is no EasyEdit clone in {clone}; clone https://github.com/zjunlp/EasyEdit first.")
+    if not (clone / "easyeditor" / "editors" / "utils.py").is_file():
+        raise HostError(f"The EasyEdit in {clone} is too old: it has no easyeditor/editors/utils.py; take branch main.")
+    wanted = {**_new_files(), **_changed_files(clone)}
+    for name, text in wanted.items():
+        _check_untouched(clone, name, text)
+    written = []
+    for name, text in wanted.items():
+        file = clone / name
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            written.append(Path(name))
+    return written
+
+
+def _new_files() -> dict[str, str]:
+    """Our modules in their places there, the YAMLs, and an example."""
+    found: dict[str, str] = {}
+    for method in _METHODS:
+        for file in sorted((_PACKAGE / method).glob("*.py")):
+            text = re.sub(r"^(\s*)from \.\.(\w+) import", rf"\1from ..{SHARED}.\2 import", _portable(file), flags=re.M)
+            found[f"easyeditor/models/{method}/{file.name}"] = _HEADER + text
+        for file in sorted(packaged_hparams(method.upper()).glob("*.yaml")):
+            if not file.stem.startswith("smollm2"):
+                found[f"hparams/{method.upper()}/{file.name}"] = file.read_text(encoding="utf-8")
+    found[f"easyeditor/models/{SHARED}/__init__.py"] = _HEADER + _SHARED_DOC
+    for module in _shared_modules():
+        found[f"easyeditor/models/{SHARED}/{module}.py"] = _HEADER + _portable(_PACKAGE / f"{module}.py")
+    found["examples/run_revs_tars.py"] = _EXAMPLE
+    return found
+
+
+def _portable(file: Path) -> str:
+    """A module's text that needs no jaxtyping at run time: its shapes are annotations, which nothing evaluates."""
+    text = file.read_text(encoding="utf-8")
+    guarded = re.sub(r"^(from jaxtyping import .*)$", r"if TYPE_CHECKING:\n    \1", text, flags=re.M)
+    if guarded == text:
+        return text
+    if re.search(r"^from typing import .*\bTYPE_CHECKING\b", guarded, flags=re.M):
+        return guarded
+    return guarded.replace(
+        "from __future__ import annotations\n",
+        "from __future__ import annotations\n\nfrom typing import TYPE_CHECKING\n",
+        1,
+    )
+
+
+def _shared_modules() -> list[str]:
+    """The modules of this package that the methods need, directly or through one another."""
+    todo = [
+        name for method in _METHODS for file in (_PACKAGE / method).glob("*.py") for name in _imports(file, level=2)
+    ]
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += _imports(_PACKAGE / f"{name}.py", level=1)
+    return sorted(found)
+
+
+def _imports(file: Path, level: int) -> list[str]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return [
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == level and node.module is not None
+    ]
+
+
+def _changed_files(clone: Path) -> dict[str, str]:
+    """The host's own files with our entries, made from what they are at HEAD."""
+    # What shows that an entry is there already, and how it is made.
+    edits = {
+        "easyeditor/util/alg_dict.py": ("apply_revs_to_model", _algorithms),
+        "easyeditor/editors/batch_editor.py": ("BatchEditor.REVS", _batches),
+        "easyeditor/models/__init__.py": ("from .revs import", _imported),
+        "requirements.txt": ("\nfaker", _requirements),
+        "README.md": (_ROWS[0], _row),
+    }
+    found = {}
+    for name, (mark, change) in edits.items():
+        text = _at_head(clone, name)
+        if text is None:
+            raise HostError(f"The EasyEdit in {clone} has no {name} at HEAD; take a whole clone of branch main.")
+        try:
+            found[name] = text if mark in text else change(text)
+        except InputError as error:
+            raise HostError(f"{clone / name} is not as this version knows it ({error}); take branch main.") from error
+    return found
+
+
+def _algorithms(text: str) -> str:
+    imports = [line for line in text.splitlines() if re.match(r"from \.\. ?models\.\w+ import", line)]
+    new = [f"from ..models.{name} import {name.upper()}HyperParams, apply_{name}_to_model" for name in _METHODS]
+    text = _after(text, imports[-1:], new)
+    entries = re.search(r"^ALG_DICT = \{\n(?:.*\n)*?\}", text, flags=re.M)
+    if entries is None:
+        raise InputError("no ALG_DICT")
+    body = entries.group().removesuffix("\n}").rstrip()
+    body += "" if body.endswith(",") else ","
+    own = ",\n".join(f"    '{name.upper()}': apply_{name}_to_model" for name in _METHODS)
+    return text.replace(entries.group(), f"{body}\n{own}\n}}")
+
+
+def _batches(text: str) -> str:
+    members = re.findall(r"^    [\w]+ = ['\"].*['\"]$", text, flags=re.M)
+    tests = re.findall(r"^            or alg_name == BatchEditor\.\w+\.value$", text, flags=re.M)
+    if not members or not tests:
+        raise InputError("no list of methods")
+    text = _after(text, members[-1:], [f"    {name.upper()} = '{name.upper()}'" for name in _METHODS])
+    # The tests are one expression over several lines, the last of them without a backslash.
+    own = [f"            or alg_name == BatchEditor.{name.upper()}.value" for name in _METHODS]
+    return text.replace(tests[-1], " \\\n".join([tests[-1], *own]))
+
+
+def _imported(text: str) -> str:
+    return text.rstrip("\n") + "\n" + "".join(f"from .{name} import *\n" for name in _METHODS)
+
+
+def _requirements(text: str) -> str:
+    return text.rstrip("\n") + "\nfaker\n"
+
+
+def _row(text: str) -> str:
+    memit = [line for line in text.splitlines() if re.match(r"\| MEMIT \|.*✅", line)]
+    return _after(text, memit[:1], list(_ROWS))
+
+
+def _after(text: str, anchor: list[str], lines: Iterable[str]) -> str:
+    if not anchor:
+        raise InputError("the place for our entry is missing")
+    return text.replace(anchor[0] + "\n", "\n".join([anchor[0], *lines]) + "\n", 1)
+
+
+def _check_untouched(clone: Path, name: str, wanted: str) -> None:
+    """A file may be as at HEAD, as an earlier version of ours left it, or not be there."""
+    file = clone / name
+    if not file.is_file():
+        return
+    text, head = file.read_text(encoding="utf-8"), _at_head(clone, name)
+    ours = text == wanted or text.startswith(_HEADER)
+    if not ours and text != head:
+        raise HostError(f"{file} has changes of its own; commit them or put them aside first. Nothing was written.")
+
+
+def _at_head(clone: Path, name: str) -> str | None:
+    done = subprocess.run(["git", "-C", str(clone), "show", f"HEAD:{name}"], capture_output=True, check=False)
+    return done.stdout.decode("utf-8") if done.returncode == 0 else None
+
+
+def main() -> int:
+    """Installs into the clone named on the command line; returns the exit code."""
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print("usage: python -m revs_tars_plugin.host.upstream PATH-OF-A-CLONE", file=sys.stderr)  # noqa: T201
+        return 2
+    try:
+        written = install(sys.argv[1])
+    except HostError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    for name in written:
+        print(name)  # noqa: T201
+    print(f"{len(written)} files changed; look at `git diff`, then commit.")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

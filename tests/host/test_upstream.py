@@ -1,0 +1,122 @@
+"""Contributing to EasyEdit: into a real clone of branch main, which afterwards edits without this package."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from revs_tars_plugin import HostError
+from revs_tars_plugin.data import demo_model
+from revs_tars_plugin.host import upstream
+
+HOME = os.environ.get("EASYEDIT_HOME")
+needs_clone = pytest.mark.skipif(not HOME, reason="EASYEDIT_HOME names no clone of branch main")
+ENTRIES = {
+    "README.md": 2,
+    "easyeditor/editors/batch_editor.py": 6,
+    "easyeditor/models/__init__.py": 2,
+    "easyeditor/util/alg_dict.py": 6,
+    "requirements.txt": 1,
+}
+
+
+def git(clone, *arguments):
+    return subprocess.run(["git", "-C", clone, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A copy of the clone as it is committed; large figures may be missing from it."""
+    path = tmp_path / "EasyEdit"
+    subprocess.run(["git", "clone", "--quiet", "--no-checkout", "--shared", HOME, path], check=True)
+    git(path, "checkout", "HEAD", "--", "easyeditor", "hparams", "examples", "README.md", "requirements.txt")
+    git(path, "update-index", "--refresh", "-q")
+    return path
+
+
+def test_what_is_generated_is_python_and_complete():
+    files = upstream._new_files()
+    shared = {Path(name).stem for name in files if f"models/{upstream.SHARED}/" in name}
+    assert {"decoder", "vocabulary", "edits", "requests", "statistics"} <= shared
+    for name, text in files.items():
+        if not name.endswith(".py"):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("revs_tars_plugin")
+                if node.level == 2:
+                    assert node.module.split(".")[0] == upstream.SHARED, name
+                    assert node.module.split(".")[1] in shared
+            # What is not installed with EasyEdit is imported where it is needed, or for annotations alone.
+        top = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        modules = {getattr(node, "module", None) or node.names[0].name for node in top if not getattr(node, "level", 0)}
+        assert not {"jaxtyping", "faker", "peft", "psutil"} & modules, name
+
+
+@needs_clone
+def test_the_clone_edits_by_itself(clone, tmp_path):
+    written = {str(path) for path in upstream.install(clone)}
+    changed = git(clone, "diff", "--numstat").splitlines()
+    assert {line.split("\t")[2]: int(line.split("\t")[0]) for line in changed} == ENTRIES
+    assert sum(int(line.split("\t")[1]) for line in changed) <= 2
+    new = {line[3:] for line in git(clone, "status", "--porcelain", "-uall").splitlines() if line.startswith("??")}
+    assert new | set(ENTRIES) == written
+    assert upstream.install(clone) == []
+
+    settings = yaml.safe_load((clone / "hparams/REVS/llama3.2-3b.yaml").read_text())
+    settings.update(device="cpu", max_tokens=1)
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    code = (
+        "import sys, runpy; sys.modules['revs_tars_plugin'] = sys.modules['jaxtyping'] = None; "
+        "sys.path.insert(0, '..'); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    script = ["run_revs_tars.py", "--hparams", str(tmp_path / "settings.yaml"), "--model", str(demo_model())]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *script],
+        capture_output=True,
+        text=True,
+        cwd=clone / "examples",
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "([1.0], [0.0])" in done.stdout.replace("np.float64(", "").replace("))", ")")
+    assert (clone / "examples" / "REVS.safetensors").is_file()
+
+
+@needs_clone
+def test_changes_of_others_are_left_alone(clone):
+    path = clone / "easyeditor/util/alg_dict.py"
+    path.write_text(path.read_text() + "\n# mine\n")
+    before = git(clone, "status", "--porcelain", "-uall")
+    with pytest.raises(HostError, match=r"alg_dict\.py has changes of its own"):
+        upstream.install(clone)
+    assert git(clone, "status", "--porcelain", "-uall") == before
+
+
+@needs_clone
+def test_a_committed_entry_is_not_made_twice(clone):
+    upstream.install(clone)
+    git(clone, "add", "-A")
+    git(clone, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "REVS and TARS")
+    assert upstream.install(clone) == []
+
+
+def test_the_release_is_too_old(host, tmp_path):
+    if host.generation != "release":
+        pytest.skip("branch main is the host of this run")
+    shutil.copytree(Path(host.package.__file__).parent / "editors", tmp_path / "easyeditor" / "editors")
+    (tmp_path / "easyeditor" / "__init__.py").write_text("")
+    with pytest.raises(HostError, match="is too old"):
+        upstream.install(tmp_path)
+
+
+def test_what_is_no_clone_is_refused(tmp_path):
+    with pytest.raises(HostError, match="There is no EasyEdit clone"):
+        upstream.install(tmp_path)
