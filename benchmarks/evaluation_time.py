@@ -28,7 +28,7 @@ from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
 from revs_tars_plugin.data.secrets import synthetic_secrets
 from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
-from revs_tars_plugin.statistics import sample_from_model
+from revs_tars_plugin.ordinary_text import sample_from_model
 
 _GROUPS: dict[str, list[str]] = {
     "scores and recall": [],

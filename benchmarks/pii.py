@@ -28,7 +28,7 @@ from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
 from revs_tars_plugin.data.secrets import SyntheticSecret, synthetic_secrets
 from revs_tars_plugin.evaluation import OrdinaryText, evaluate_unlearning, still_generated
-from revs_tars_plugin.statistics import sample_from_model
+from revs_tars_plugin.ordinary_text import sample_from_model
 
 SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
 # Spaces are put elsewhere than the method puts them in its own perturbed contexts.

@@ -31,8 +31,8 @@ from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.forward import next_token_logits
 from revs_tars_plugin.measuring import peak_memory
+from revs_tars_plugin.ordinary_text import sample_from_model
 from revs_tars_plugin.requests import read_requests
-from revs_tars_plugin.statistics import sample_from_model
 
 SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
 PARTS = ["secrets", "published", "shapes", "host"]

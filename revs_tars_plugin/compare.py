@@ -1,6 +1,6 @@
 """REVS and TARS beside EasyEdit's own editors, on the same secrets: `python -m revs_tars_plugin.compare`.
 
-By default SmolLM2-135M, which was taught 48 synthetic secrets by heart: 12 are forgotten, 24 retained and not shown to
+By default SmolLM2-135M, which was taught 48 synthetic secrets by heart: 10 are forgotten, 24 retained and not shown to
 any method. With --model, --secrets and --settings: any model, secrets and editors.
 """
 
@@ -28,11 +28,11 @@ from .data import SecretRecord, read_secrets
 from .data.memorised import memorised_model
 from .data.secrets import synthetic_secrets
 from .errors import HostError, InputError
-from .statistics import sample_from_model
+from .ordinary_text import sample_from_model
 
 # Columns of the table, with what each is called in a row's figures.
 _COLUMNS = {
-    "Unlearning Score": "unlearning_score",
+    "score": "unlearning_score",
     "efficacy": "efficacy",
     "generality": "generality",
     "specificity": "specificity",
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.markdown:
         print(_markdown(rows))  # noqa: T201
     else:
-        Console(width=None if Console().is_terminal else 150).print(_table(rows, title))
+        Console(width=None if Console().is_terminal else 160).print(_table(rows, title))
     return 0
 
 
@@ -119,7 +119,7 @@ def _run(asked: argparse.Namespace) -> tuple[list[Any], str]:
 
 
 def _demo_secrets(asked: argparse.Namespace) -> tuple[Path, list[SecretRecord], list[SecretRecord]]:
-    """The model that learned two people's secrets for each of 24 templates; one of every second pair is forgotten."""
+    """The model that learned two people's secrets for each of 24 templates; ten of the first ones are forgotten, all second ones retained."""
     console = Console(stderr=True)
     secrets = synthetic_secrets(2, 0)
     folder = memorised_model(
@@ -131,7 +131,7 @@ def _demo_secrets(asked: argparse.Namespace) -> tuple[Path, list[SecretRecord], 
     if asked.secrets:
         given = read_secrets(asked.secrets)
         return folder, [r for r in given if not r.retain], [r for r in given if r.retain]
-    return folder, records[::4], records[1::2]
+    return folder, records[::4][:10], records[1::2]
 
 
 def _corpus(folder: str | Path, asked: argparse.Namespace) -> list[str]:
@@ -156,13 +156,13 @@ def _cells(row: Any) -> list[str]:
     return [row.method, *figures, *cost, "" if row.n_changed is None else f"{row.n_changed / 1e6:.2f}"]
 
 
-_HEADINGS = ["", *_COLUMNS, "s", "MiB", "M numbers changed"]
+_HEADINGS = ["", *_COLUMNS, "s", "MiB", "M changed"]
 
 
 def _table(rows: Sequence[Any], title: str) -> Table:
     table = Table(title=title)
     for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold", no_wrap=not heading)
     for row in rows:
         table.add_row(*_cells(row))
     return table

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .adapters import base_model, without_adapter
 from .errors import InputError, did_you_mean
 from .forward import evaluating, padded, without_head
 from .hyperparams import UnlearnHyperParams
@@ -46,7 +47,7 @@ class FeedForwardMatrix:
     @property
     def transposed(self) -> bool:
         """Whether the weight stands as inputs x outputs, as `Conv1D` has it, and not the other way round."""
-        return isinstance(self.module, Conv1D)
+        return isinstance(without_adapter(self.module), Conv1D)
 
     @property
     def width(self) -> int:
@@ -95,7 +96,7 @@ class Decoder:
             InputError: When a template matches nothing, or a weight to edit is packed, on the meta device, of another
                 shape, or holds NaN or Inf.
         """
-        self.model = model
+        self.model = model = base_model(model)
         self._attention_template = hparams.attn_module_tmp
         count = 0
         while _submodule(model, hparams.layer_module_tmp.format(count)) is not None:
@@ -231,7 +232,12 @@ class Decoder:
         if not isinstance(weight, Tensor):
             raise InputError(f'{key} names "{name}", a {type(module).__name__} without a weight.')
         _check_placement(weight, f"{name}.weight")
-        neuron_dim = int(isinstance(module, Conv1D) != writes)
+        if getattr(module, "merged", False):
+            raise InputError(
+                f'An adapter is merged into "{name}"; unmerge it first (unmerge_adapter), or edit the merged model by '
+                "itself (merge_and_unload)."
+            )
+        neuron_dim = int(isinstance(without_adapter(module), Conv1D) != writes)
         if weight.dim() != 2 or weight.shape[1 - neuron_dim] != self.vocabulary.width:
             raise InputError(
                 f'{key} names "{name}" with a weight of shape {tuple(weight.shape)}; it must '
@@ -251,7 +257,10 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
 
 def _check_placement(weight: Tensor, name: str) -> None:
     if weight.is_meta:
-        raise InputError(f'The weight "{name}" is on the meta device: it has no values; load the checkpoint first.')
+        raise InputError(
+            f'The weight "{name}" is on the meta device: it has no values here. Load the checkpoint, and where a '
+            "device_map put layers on disk or CPU (offloading), load it without."
+        )
     if weight.dtype not in _EDITABLE_DTYPES or type(weight.data) is not Tensor:
         kind = type(weight).__name__ if type(weight) is not nn.Parameter else str(weight.dtype)
         raise InputError(

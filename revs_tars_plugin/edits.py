@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .adapters import base_model
 from .errors import EditConflictError
 from .weight_edits import WeightEdit
 
@@ -133,7 +134,7 @@ class OriginalWeights(Mapping[str, Tensor]):
 
 def _parameter(model: nn.Module, name: str) -> Tensor:
     try:
-        return model.get_parameter(name)
+        return base_model(model).get_parameter(name)
     except AttributeError as error:
         raise EditConflictError(
             f'The edit changes "{name}", which this {type(model).__name__} does not have.'

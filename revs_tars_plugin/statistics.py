@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,13 @@ from tqdm.auto import tqdm
 
 from .decoder import Decoder, LayerState
 from .errors import InputError
-from .forward import padded, sample
+from .forward import padded
 from .hyperparams import UnlearnHyperParams
+from .ordinary_text import sequences_of, source_label
 
-# The data sets that the host's own statistics know, by its names for them.
-_HOST_DATASETS = {
-    "wikipedia": ("wikimedia/wikipedia", "20231101.en"),
-    "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
-    "wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
-}
-SAMPLED = "sampled"
 _BATCH_TOKENS = 2048
+# Of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
+_MOST_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,31 @@ class SecondMoment:
             ) from error
 
 
+class MomentFiles(Mapping[int, SecondMoment]):
+    """Second moments by layer, read from their files when asked for: one of a 7B model's layers takes 0.5 GB.
+
+    Attributes:
+        paths: Where they lie.
+    """
+
+    def __init__(self, paths: Mapping[int, Path], keep_alive: object = None) -> None:
+        """Remembers the files, and what has to live as long as they are needed: a temporary folder."""
+        self.paths = dict(paths)
+        self._keep_alive = keep_alive
+
+    def __getitem__(self, layer: int) -> SecondMoment:
+        """Reads one layer's file."""
+        return SecondMoment.load(self.paths[layer])
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterates over the layers."""
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        """Returns the number of layers."""
+        return len(self.paths)
+
+
 def second_moments(
     decoder: Decoder,
     tok: Any,
@@ -96,8 +116,8 @@ def second_moments(
     max_tokens: int = 128,
     seed: int = 0,
     progress: bool = True,
-) -> dict[int, SecondMoment]:
-    """Returns the second moment of every layer the decoder edits, from files where they exist, else from one pass.
+) -> MomentFiles:
+    """Returns the second moments of every layer the decoder edits; their files are made first where they are missing.
 
     Args:
         decoder: The model.
@@ -124,20 +144,21 @@ def second_moments(
         for layer, ff2 in decoder.ff2.items()
     }
     if not all(path.is_file() for path in paths.values()):
-        sequences = _sequences(decoder.model, tok, source, n_samples, max_tokens, seed)
-        computed = collect(decoder, tqdm(sequences, total=n_samples, desc="second moments", disable=not progress))
-        for layer, path in paths.items():
-            computed[layer].save(path, n_samples)
-        return computed
-    return {layer: SecondMoment.load(path) for layer, path in paths.items()}
+        sequences = sequences_of(decoder.model, tok, source, n_samples, max_tokens, seed)
+        bar = tqdm(sequences, total=n_samples, desc="second moments", disable=not progress)
+        collect(decoder, bar, lambda layer, moment: moment.save(paths[layer], n_samples))
+    return MomentFiles(paths)
 
 
-def source_label(source: str) -> str:
-    """Returns how a source of text is called in the names of its files."""
-    return Path(source).stem if Path(source).suffix else source.replace("/", "_")
+def temporary_moments(decoder: Decoder, sequences: Sequence[Sequence[int]]) -> MomentFiles:
+    """Returns the second moments of a few texts, in files that go with the result."""
+    folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
+    paths = {layer: Path(folder.name) / f"{layer}.npz" for layer in decoder.layers}
+    collect(decoder, sequences, lambda layer, moment: moment.save(paths[layer], len(sequences)))
+    return MomentFiles(paths, folder)
 
 
-def ordinary_moments(decoder: Decoder, tok: Any, hparams: UnlearnHyperParams) -> dict[int, SecondMoment]:
+def ordinary_moments(decoder: Decoder, tok: Any, hparams: UnlearnHyperParams) -> MomentFiles:
     """Returns the second moments of the ordinary text that a method's settings name; see `second_moments`."""
     return second_moments(
         decoder,
@@ -150,27 +171,63 @@ def ordinary_moments(decoder: Decoder, tok: Any, hparams: UnlearnHyperParams) ->
     )
 
 
-def collect(decoder: Decoder, sequences: Iterable[Sequence[int]]) -> dict[int, SecondMoment]:
-    """Sums `a a^T` at every position of the texts, all layers in the same pass, one batch of one layer at a time.
+def collect(
+    decoder: Decoder,
+    sequences: Iterable[Sequence[int]],
+    keep: Callable[[int, SecondMoment], None],
+    most_bytes: int = _MOST_BYTES,
+) -> None:
+    """Sums `a a^T` at every position of the texts, one batch of one layer at a time.
+
+    Layers share a pass as far as their sums fit into `most_bytes` together; a large model needs several passes.
+
+    Args:
+        decoder: The model.
+        sequences: Token ids, streamed where one pass is enough.
+        keep: Takes each layer's moment as soon as it is complete.
+        most_bytes: Of the sums that are held at a time; at least one layer's are.
 
     Raises:
         InputError: When there is no text.
     """
-    totals: dict[int, Tensor] = {}
-    count = 0
+    groups = _groups(decoder, most_bytes)
+    if len(groups) > 1:
+        sequences = list(sequences)
+    for group in groups:
+        totals: dict[int, Tensor] = {}
+        count = 0
 
-    def visit(layer: int, state: LayerState) -> None:
-        inputs = state.ff2_input[state.mask.to(state.ff2_input.device)].float()
-        if layer not in totals:
-            totals[layer] = torch.zeros(inputs.shape[1], inputs.shape[1], device=inputs.device)
-        totals[layer].addmm_(inputs.T, inputs)
+        def visit(
+            layer: int, state: LayerState, group: Sequence[int] = group, totals: dict[int, Tensor] = totals
+        ) -> None:
+            if layer not in group:
+                return
+            inputs = state.ff2_input[state.mask.to(state.ff2_input.device)].float()
+            if layer not in totals:
+                totals[layer] = torch.zeros(inputs.shape[1], inputs.shape[1], device=inputs.device)
+            totals[layer].addmm_(inputs.T, inputs)
 
-    for batch in _batches(sequences):
-        decoder.forward_through_layers(batch, visit)
-        count += sum(map(len, batch))
-    if not count:
-        raise InputError("There is no text to compute second moments from; check mom2_dataset.")
-    return {layer: SecondMoment(total.cpu(), count) for layer, total in totals.items()}
+        for batch in _batches(sequences):
+            decoder.forward_through_layers(batch, visit)
+            count += sum(map(len, batch))
+        if not count:
+            raise InputError("There is no text to compute second moments from; check mom2_dataset.")
+        for layer in group:
+            keep(layer, SecondMoment(totals.pop(layer).cpu(), count))
+
+
+def _groups(decoder: Decoder, most_bytes: int) -> list[list[int]]:
+    """The layers whose sums are held together."""
+    groups: list[list[int]] = []
+    held = 0
+    for layer in decoder.layers:
+        size = 4 * decoder.ff2[layer].width ** 2
+        if not groups or held + size > most_bytes:
+            groups.append([])
+            held = 0
+        groups[-1].append(layer)
+        held += size
+    return groups
 
 
 @torch.no_grad()
@@ -189,7 +246,7 @@ def mean_state(decoder: Decoder, tok: Any, source: str, layer: int, n_samples: i
         InputError: When the source cannot be read or holds no text.
     """
     # Read before the hook is there: sampled text is made by the model itself.
-    sequences = list(_sequences(decoder.model, tok, source, n_samples, 64, seed))
+    sequences = list(sequences_of(decoder.model, tok, source, n_samples, 64, seed))
     total, count = torch.zeros(decoder.vocabulary.width), 0
     states: list[Tensor] = []
 
@@ -222,50 +279,3 @@ def _batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]
         batch.append(sequence)
     if batch:
         yield batch
-
-
-def _sequences(
-    model: nn.Module, tok: Any, source: str, n_samples: int, max_tokens: int, seed: int
-) -> Iterator[Sequence[int]]:
-    if source == SAMPLED:
-        return sample_from_model(model, tok, n_samples, max_tokens, seed)
-    texts = _file_texts(Path(source).expanduser()) if Path(source).suffix else _dataset_texts(source)
-    tokenised = (tok(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts)
-    return islice((ids for ids in tokenised if ids), n_samples)
-
-
-def _file_texts(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.strip():
-                    yield line.strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The text file {path} cannot be read: {error}.") from error
-
-
-def _dataset_texts(name: str) -> Iterator[str]:
-    import datasets
-
-    path, config = _HOST_DATASETS.get(name, (name, None))
-    try:
-        rows = datasets.load_dataset(path, config, split="train", streaming=True)
-        for row in rows:
-            yield row["text"]
-    except Exception as error:  # the library raises errors of many kinds for "not there"
-        raise InputError(
-            f'The data set "{name}" cannot be read ({type(error).__name__}); name a text file instead, or "{SAMPLED}".'
-        ) from error
-
-
-@torch.no_grad()
-def sample_from_model(
-    model: nn.Module, tok: Any, n_samples: int, max_tokens: int, seed: int, batch_size: int = 64
-) -> Iterator[list[int]]:
-    """Yields text that the model makes at temperature 1 from its first token on, the same for the same seed."""
-    start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    generator = torch.Generator().manual_seed(seed)
-    for first in range(0, n_samples, batch_size):
-        ids = torch.full((min(batch_size, n_samples - first), 1), 0 if start is None else start, device=device)
-        yield from torch.cat([ids, sample(model, ids, max_tokens - 1, generator)], dim=1).tolist()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .edits import EditSet
-from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, added, fingerprint, write_neurons
+from .spilled import SpilledTensor
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_product, fingerprint, write_neurons
 
 
 class TrialEdits:
@@ -79,13 +80,13 @@ class TrialEdits:
         The sum is made anew from the weight as it was, so that it is the one the collected edit will write.
         """
         if name not in self._changed:
-            before = weight.detach().to("cpu", copy=True)
-            self._changed[name] = _ChangedMatrix(weight, neuron_dim, transposed, before)
+            self._changed[name] = _ChangedMatrix(weight, neuron_dim, transposed, SpilledTensor(weight))
         changed = self._changed[name]
         assert isinstance(changed, _ChangedMatrix)
         changed.keys.append(keys.float().cpu())
         changed.values.append(values.float().cpu())
-        weight.copy_(added(changed.before.to(weight.device), neuron_dim, *changed.factors()))
+        weight.copy_(changed.before.load())
+        add_product(weight, neuron_dim, *changed.factors())
 
     def collect(self, method: str, outcomes: tuple[Any, ...]) -> EditSet:
         """Returns the net change so far as an `EditSet`; what is back at its old bits is left out."""
@@ -126,7 +127,7 @@ class _ChangedMatrix:
     weight: Tensor
     neuron_dim: int
     transposed: bool
-    before: Tensor
+    before: SpilledTensor
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
 
@@ -135,8 +136,8 @@ class _ChangedMatrix:
 
     def restore(self) -> None:
         with torch.no_grad():
-            self.weight.copy_(self.before)
+            self.weight.copy_(self.before.load())
 
     def edit(self, name: str) -> WeightEdit:
-        print_ = fingerprint(self.before)
+        print_ = fingerprint(self.before.load())
         return LowRankEdit(name, self.neuron_dim, *self.factors(), print_, self.transposed)

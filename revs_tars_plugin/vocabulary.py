@@ -20,6 +20,8 @@ from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection
 
 # Rows of the head that are widened to float64 (or multiplied) at once: bounds the extra memory.
 _SLICE = 16384
+# Vectors whose logits are held at once.
+_ROWS = 64
 # How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
 # last bit of float32, which differs between batches, would decide.
 _OVERSHOOT = 2.0**-16
@@ -100,8 +102,11 @@ class Vocabulary:
 
     def ranks(self, hidden: Float[Tensor, "n d"], tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Returns each target's logit-lens rank in its own vector; 0 is the most likely token."""
-        logits = self.logits(hidden)
-        return ranks(logits, tokens.to(logits.device))
+        parts = []
+        for rows, own in zip(torch.split(hidden, _ROWS), torch.split(tokens, _ROWS), strict=True):
+            logits = self.logits(rows)
+            parts.append(ranks(logits, own.to(logits.device)))
+        return torch.cat(parts)
 
     def demotions(self, tokens: Int[Tensor, " n"]) -> Demotions:
         """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back)."""
@@ -130,6 +135,12 @@ class Vocabulary:
         Returns:
             Steps in float64; infinity where no step reaches the rank.
         """
+        if len(hidden) > _ROWS:
+            parts = []
+            for rows in torch.split(torch.arange(len(hidden)), _ROWS):
+                own = None if logits is None else logits[rows.to(logits.device)]
+                parts.append(self.steps_to_rank(hidden[rows.to(hidden.device)], demotions.at(rows.tolist()), rank, own))
+            return torch.cat(parts)
         logits = self.logits(hidden) if logits is None else logits
         if self._offsets is None:
             steps = smallest_steps(logits, demotions.responses, demotions.tokens, rank)

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .spilled import SpilledTensor
+
+# Neurons that are summed in float32 at once: bounds the extra memory.
+_SLICE = 1024
+
 
 @runtime_checkable
 class WeightEdit(Protocol):
@@ -94,8 +99,8 @@ class NeuronEdit:
 class LowRankEdit:
     """A product of two thin matrices that is added to one FF2 weight.
 
-    Adding in floating point cannot be taken back exactly, so the weight as it was is kept beside the model, on the CPU,
-    for as long as the edit is in place.
+    Adding in floating point cannot be taken back exactly, so the weight as it was is kept beside the model, on disk
+    where it is large, for as long as the edit is in place.
 
     Attributes:
         name: The parameter's name in the model.
@@ -129,24 +134,27 @@ class LowRankEdit:
         """Adds the product, keeping the weight as it was, or puts that one back."""
         with torch.no_grad():
             if applied:
-                before = weight.detach().to("cpu", copy=True)
+                before = SpilledTensor(weight)
                 self._kept[weight] = (before, "")
-                weight.copy_(added(before.to(weight.device), self.neuron_dim, self.keys, self.values))
+                add_product(weight, self.neuron_dim, self.keys, self.values)
                 self._kept[weight] = (before, fingerprint(weight))
             elif weight in self._kept:
-                weight.copy_(self._kept[weight][0])
+                weight.copy_(self._kept[weight][0].load())
                 del self._kept[weight]
 
     def original(self, weight: Tensor) -> Tensor:
         """Returns the weight that was kept."""
-        before: Tensor = self._kept[weight][0]
-        return before.to(weight.device, copy=True)
+        before: SpilledTensor = self._kept[weight][0]
+        return before.load().to(weight.device)
 
 
-def added(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -> Tensor:
-    """Returns weight + keys @ values in the weight's dtype and orientation, summed in float32 and cast once."""
-    product = keys.to(weight.device).float() @ values.to(weight.device).float()
-    return (weight.float() + product.movedim(0, neuron_dim)).to(weight.dtype)
+@torch.no_grad()
+def add_product(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -> None:
+    """Adds keys @ values to a weight in place, in its orientation: summed in float32, cast once, neurons in slices."""
+    rows = weight.detach().movedim(neuron_dim, 0)
+    values = values.to(weight.device).float()
+    for part, own in zip(torch.split(rows, _SLICE), torch.split(keys, _SLICE), strict=True):
+        part.copy_((part.float() + own.to(weight.device).float() @ values).to(weight.dtype))
 
 
 def fingerprint(weight: Tensor) -> str:

@@ -37,7 +37,8 @@ def test_secrets_are_lowered_within_the_box_and_undone(model, tok, requests_):
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2)}
     for name in changed:
-        assert 0 < float((model.get_parameter(name) - before[name]).abs().max()) <= 0.2 * 1.001
+        moved = (model.get_parameter(name).detach() - before[name]).abs()
+        assert 0 < float(moved.max()) <= 0.2 * 1.001
     edits.undo(model)
     assert_same_bits(model, before)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())

@@ -7,7 +7,8 @@ from helpers import tiny_settings
 
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.errors import InputError
-from revs_tars_plugin.statistics import SecondMoment, collect, sample_from_model, second_moments
+from revs_tars_plugin.ordinary_text import sample_from_model
+from revs_tars_plugin.statistics import SecondMoment, collect, second_moments, temporary_moments
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def slow_moments(model, sequences, layer):
 
 def test_padding_does_not_count(model, decoder):
     sequences = [[1, 2, 3, 4, 5, 6], [7, 8], [9]]
-    found = collect(decoder, sequences)
+    found = temporary_moments(decoder, sequences)
     for layer in (0, 2):
         total, count = slow_moments(model, sequences, layer)
         assert found[layer].count == count == 9
@@ -99,3 +100,20 @@ def test_sampled_text_is_likely_text(model, tok, tmp_path):
     decoder = Decoder(model, tiny_settings(layers=[1]))
     found = second_moments(decoder, tok, "sampled", stats_dir=tmp_path, n_samples=3, max_tokens=8, progress=False)
     assert found[1].count == 24
+
+
+def test_layers_that_do_not_fit_together_take_several_passes(model, hparams):
+    decoder = Decoder(model, hparams)
+    sequences = [[1, 2, 3, 4], [5, 6], [7, 8, 9]]
+    runs = []
+    handle = model.register_forward_hook(lambda *_: runs.append(1))
+    together, apart = {}, {}
+    collect(decoder, iter(sequences), together.__setitem__)
+    one = len(runs)
+    collect(decoder, iter(sequences), apart.__setitem__, most_bytes=4 * 64**2 * 2)
+    handle.remove()
+    assert (one, len(runs)) == (1, 3)  # three layers, two at a time
+    assert list(together) == list(apart) == [0, 1, 2]
+    for layer in range(3):
+        assert torch.equal(together[layer].total, apart[layer].total)
+        assert together[layer].count == apart[layer].count == 9

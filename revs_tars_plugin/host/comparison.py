@@ -7,7 +7,7 @@ import io
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from tqdm import tqdm
 
 from ..data.files import SecretRecord
 from ..errors import InputError, did_you_mean
-from ..evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
-from ..hyperparams import packaged_hparams
+from ..decoder import Decoder
+from ..evaluation import OrdinaryText, evaluate_unlearning
+from ..hyperparams import UnlearnHyperParams, packaged_hparams
+from ..statistics import ordinary_moments
 from ..weight_edits import fingerprint
 from .module_names import module_names
 from .registry import METHODS
@@ -65,7 +67,7 @@ def compare(
     settings: Mapping[str, str | Path] | None = None,
     replacement: str | None = None,
     stats_dir: str | Path | None = None,
-    attacks: Sequence[str] = ATTACKS[:6],
+    attacks: Sequence[str] = ("logit lens", "perturbation", "delta", "paraphrase"),
     k: int = 100,
     seed: int = 0,
     verbose: bool = False,
@@ -102,6 +104,11 @@ def compare(
         raise InputError("methods is empty; name at least one.")
     with _quiet(not verbose):
         editor = UnlearnEditor.from_hparams(first)
+    for own in hparams.values():
+        if isinstance(own, UnlearnHyperParams) and own.reads_moments:
+            # Of all layers, so that methods that look at different ones share the text and the pass.
+            ordinary_moments(Decoder(editor.model, replace(own, layers=[])), editor.tok, own)
+            break
     text = OrdinaryText.of(editor.model, editor.tok, corpus) if corpus else None
     evaluation: dict[str, Any] = {"retain": list(retain), "attacks": attacks, "k": k, "seed": seed}
     before = evaluate_unlearning(

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from ..decoder import Decoder
-from ..statistics import second_moments, source_label
+from ..ordinary_text import source_label
+from ..statistics import second_moments
 from .easyedit import Host
 from .module_names import module_names
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..decoder import Decoder
 from ..errors import InputError
 from ..requests import Secret
-from ..statistics import collect, ordinary_moments
+from ..statistics import MomentFiles, ordinary_moments, temporary_moments
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
@@ -31,26 +35,56 @@ def key_geometry(
     """
     ordinary = ordinary_moments(decoder, tok, hparams)
     texts = list(dict.fromkeys(sibling.text for secret in secrets for sibling in siblings[secret.index]))
-    extra = [(hparams.sibling_weight, texts), (hparams.retain_weight, _retained(secrets, hparams))]
-    moments = {layer: moment.mean.to(decoder.ff2[layer].weight.device) for layer, moment in ordinary.items()}
-    ridge = layer_schedule(decoder.layers, decoder.n_layers, hparams.ridge_first_layer, hparams.ridge_last_layer)
-    ridges = {layer: ridge[layer] * moment.diagonal().mean() for layer, moment in moments.items()}
-    for weight, chosen in extra:
+    extra = []
+    for weight, chosen in ((hparams.sibling_weight, texts), (hparams.retain_weight, _retained(secrets, hparams))):
         if weight and chosen:
             sequences = sorted((tok(text)["input_ids"] for text in chosen), key=len)
-            found = collect(decoder, sequences)
-            moments = {
-                layer: moment + weight * found[layer].mean.to(moment.device) for layer, moment in moments.items()
-            }
-    # A direction that no text ever uses would make the matrix singular.
-    factors = {
-        layer: torch.linalg.cholesky(
-            moment + torch.eye(len(moment), device=moment.device) * ridges[layer].clamp_min(1e-10)
-        )
-        for layer, moment in moments.items()
-    }
+            extra.append((weight, temporary_moments(decoder, sequences)))
+    ridges = layer_schedule(decoder.layers, decoder.n_layers, hparams.ridge_first_layer, hparams.ridge_last_layer)
     damping = layer_schedule(decoder.layers, decoder.n_layers, hparams.damping_first_layer, hparams.damping_last_layer)
-    return KeyGeometry(factors, damping)
+    return KeyGeometry(LayerFactors(decoder, ordinary, extra, ridges), damping)
+
+
+class LayerFactors(Mapping[int, Float[Tensor, "f f"]]):
+    """The Cholesky factor of each layer, made when it is first asked for and kept on disk: one of them is in memory."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        ordinary: MomentFiles,
+        extra: Sequence[tuple[float, MomentFiles]],
+        ridges: Mapping[int, float],
+    ) -> None:
+        """Remembers what is added up, each with its weight, and the ridge as a share of the ordinary text's mean."""
+        self._decoder, self._ordinary, self._extra, self._ridges = decoder, ordinary, extra, ridges
+        self._folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
+
+    def __getitem__(self, layer: int) -> Float[Tensor, "f f"]:
+        """Returns one layer's lower factor, float32, where the layer's weight is."""
+        device = self._decoder.ff2[layer].weight.device
+        path = Path(self._folder.name) / f"{layer}.npy"
+        if path.is_file():
+            return torch.from_numpy(np.load(path)).to(device)
+        first = self._ordinary[layer]
+        # In place throughout: for a wide model each copy of it would be half a gigabyte.
+        moment = first.total.div_(max(first.count, 1)).to(device)
+        ridge = self._ridges[layer] * float(moment.diagonal().mean())
+        for weight, files in self._extra:
+            other = files[layer]
+            moment.add_(other.total.to(device), alpha=weight / max(other.count, 1))
+        # A direction that no text ever uses would make the matrix singular.
+        moment.diagonal().add_(max(ridge, 1e-10))
+        factor: Tensor = torch.linalg.cholesky(moment)
+        np.save(path, factor.cpu().numpy())
+        return factor
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterates over the layers."""
+        return iter(self._ordinary)
+
+    def __len__(self) -> int:
+        """Returns the number of layers."""
+        return len(self._ordinary)
 
 
 def _retained(secrets: Sequence[Secret], hparams: REVSHyperParams) -> list[str]:
