@@ -1,7 +1,7 @@
 """How much memory an edit takes beyond the model's own, on shortened models of a 7B model's shapes.
 
-Width 4,096, 11,008 neurons a layer, bfloat16, random weights, SmolLM2's tokenizer (vocabulary 49,152): 2 and 4 layers are
-measured, each in a process of its own, and 32 are extrapolated from the two. The share is of the 32 layers' model.
+Width 4,096, 11,008 neurons a layer, bfloat16, random weights, SmolLM2's tokenizer (vocabulary 49,152): 2 and 4 layers
+are measured, each in a process of its own, and 32 are extrapolated from the two. The share is of the 32 layers' model.
 
 Run: python benchmarks/memory.py [--json FILE]
 """

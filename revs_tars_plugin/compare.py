@@ -119,7 +119,7 @@ def _run(asked: argparse.Namespace) -> tuple[list[Any], str]:
 
 
 def _demo_secrets(asked: argparse.Namespace) -> tuple[Path, list[SecretRecord], list[SecretRecord]]:
-    """The model that learned two people's secrets for each of 24 templates; ten of the first ones are forgotten, all second ones retained."""
+    """The model that learned two people's secrets a template: ten of the first are forgotten, the second retained."""
     console = Console(stderr=True)
     secrets = synthetic_secrets(2, 0)
     folder = memorised_model(

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from ..data.files import SecretRecord
-from ..errors import InputError, did_you_mean
 from ..decoder import Decoder
+from ..errors import InputError, did_you_mean
 from ..evaluation import OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams, packaged_hparams
 from ..statistics import ordinary_moments
