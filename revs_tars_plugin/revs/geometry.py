@@ -45,7 +45,7 @@ def key_geometry(
     return KeyGeometry(LayerFactors(decoder, ordinary, extra, ridges), damping)
 
 
-class LayerFactors(Mapping[int, Float[Tensor, "f f"]]):
+class LayerFactors(Mapping[int, Tensor]):
     """The Cholesky factor of each layer, made when it is first asked for and kept on disk: one of them is in memory."""
 
     def __init__(
