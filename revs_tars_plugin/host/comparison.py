@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
+import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,6 @@ from ..hyperparams import UnlearnHyperParams, packaged_hparams
 from ..statistics import ordinary_moments
 from ..weight_edits import fingerprint
 from .module_names import module_names
-from .registry import METHODS
 from .settings import load_settings
 from .unlearn_editor import HOST, UnlearnEditor
 
@@ -180,31 +179,14 @@ def _state(model: torch.nn.Module) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet(wanted: bool) -> Iterator[None]:
-    """The host prints every step of every search."""
-    import logging
-
+    """The host prints every step of every search; warnings are logged all the same."""
     if not wanted:
         yield
         return
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), _stderr_of_bars():
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(before)
-
-
-@contextlib.contextmanager
-def _stderr_of_bars() -> Iterator[None]:
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop("TQDM_DISABLE")
-        if before is not None:
-            os.environ["TQDM_DISABLE"] = before
-
-
-assert {method.name for method in METHODS} <= set(COMPARED)
