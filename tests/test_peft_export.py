@@ -1,11 +1,14 @@
 """An edit as a LoRA adapter: plain peft gives the edited model's logits, whatever kind of edit and module."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
 
@@ -97,3 +100,27 @@ def test_a_saved_edit_is_exported_too(model, tok, requests_, tmp_path):
     wrapped = PeftModel.from_pretrained(copy_of(model), tmp_path / "adapter")
     torch.testing.assert_close(logits(wrapped), edited_logits(model, edits), atol=1e-4, rtol=0)
     assert_same_bits(model, snapshot(model))
+
+
+PLAIN = """
+import sys
+sys.modules["revs_tars_plugin"] = None
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(sys.argv[1]), sys.argv[2]).eval()
+with torch.no_grad():
+    save_file({"logits": model(torch.tensor([[1, 2, 3, 9, 4], [50, 60, 70, 80, 7]])).logits}, sys.argv[3])
+"""
+
+
+def test_a_process_that_never_imports_this_package_has_the_edited_model(model, tok, requests_, tmp_path):
+    edits = an_edit(model, tok, requests_, "neurons", tmp_path)
+    model.save_pretrained(tmp_path / "base")
+    edits.to_peft(tmp_path / "adapter", base_model=str(tmp_path / "base"))
+    command = [sys.executable, "-c", PLAIN, tmp_path / "base", tmp_path / "adapter", tmp_path / "out.safetensors"]
+    subprocess.run(command, check=True, capture_output=True)
+    found = load_file(tmp_path / "out.safetensors")["logits"]
+    torch.testing.assert_close(found, edited_logits(model, edits), atol=1e-4, rtol=0)
