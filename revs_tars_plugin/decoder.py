@@ -82,8 +82,13 @@ class LayerState:
 
     def at(self, picks: Sequence[tuple[int, int]], values: Float[Tensor, "batch positions k"]) -> Float[Tensor, "n k"]:
         """Picks chosen places, each a sequence of the batch and a position in it."""
-        rows, positions = torch.tensor(list(picks), device=values.device).T
-        return values[rows, positions]
+        return picked(picks, values)
+
+
+def picked(picks: Sequence[tuple[int, int]], values: Float[Tensor, "batch positions k"]) -> Float[Tensor, "n k"]:
+    """Picks chosen places of a batch, each a sequence of it and a position in that one."""
+    rows, positions = torch.tensor(list(picks), device=values.device).T
+    return values[rows, positions]
 
 
 class Decoder:

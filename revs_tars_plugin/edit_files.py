@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor
 from .edits import EditSet
 from .errors import EditFileError
 from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
+from .whole_files import replacing
 
 FORMAT = "revs-tars-edit"
 VERSION = 1
@@ -61,7 +60,13 @@ def save_edits(edits: EditSet, path: str | Path, *, include_requests: bool = Fal
     # safetensors wants at least one tensor; an edit that changes nothing has none.
     tensors = tensors or {"nothing": torch.zeros(1)}
     metadata = {"format": FORMAT, "version": str(VERSION), "content": text, "digest": _digest(text, tensors)}
-    _write(file, save(tensors, metadata))
+    try:
+        with replacing(file) as opened:
+            opened.write(save(tensors, metadata))
+    except OSError as error:
+        raise EditFileError(
+            f"{file} cannot be written ({error.strerror or error}); free some space or name another place."
+        ) from error
 
 
 def load_edits(path: str | Path) -> EditSet:
@@ -133,26 +138,6 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _write(file: Path, data: bytes) -> None:
-    unfinished: Path | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".unfinished", dir=file.parent)
-        unfinished = Path(name)
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        unfinished.replace(file)
-    except OSError as error:
-        raise EditFileError(
-            f"{file} cannot be written ({error.strerror or error}); free some space or name another place."
-        ) from error
-    finally:
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)
 
 
 def _version(name: str) -> str:

@@ -118,6 +118,23 @@ def without_head(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def gradients_for(model: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
+    """Lets these weights alone have gradients for a while; every flag is put back, and they are left without one."""
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        for weight in weights:
+            weight.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in wanted:
+            parameter.requires_grad_(flag)
+        for weight in weights:
+            weight.grad = None
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Switches dropout off for a while; every module's mode is put back as it was."""
     training = [module for module in model.modules() if module.training]

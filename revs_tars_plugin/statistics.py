@@ -5,7 +5,6 @@ A file computed for MEMIT serves here and the reverse: same path, same keys (`mo
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .errors import InputError
 from .forward import padded
 from .hyperparams import UnlearnHyperParams
 from .ordinary_text import sequences_of, source_label
+from .whole_files import replacing
 
 _BATCH_TOKENS = 2048
 # Of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
@@ -48,20 +48,14 @@ class SecondMoment:
 
     def save(self, path: Path, n_samples: int) -> None:
         """Writes the host's layout, under a temporary name first, so that a crash leaves no half file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                arrays: dict[str, Any] = {
-                    "mom2.constructor": np.array("easyeditor.util.runningstats.SecondMoment()"),
-                    "mom2.count": np.array(self.count),
-                    "mom2.mom2": self.total.numpy(),
-                    "sample_size": np.array(n_samples),
-                }
-                np.savez(file, **arrays)
-            Path(unfinished).replace(path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+        arrays: dict[str, Any] = {
+            "mom2.constructor": np.array("easyeditor.util.runningstats.SecondMoment()"),
+            "mom2.count": np.array(self.count),
+            "mom2.mom2": self.total.numpy(),
+            "sample_size": np.array(n_samples),
+        }
+        with replacing(path) as file:
+            np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> SecondMoment:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..decoder import Decoder, LayerState
+from ..decoder import Decoder, LayerState, picked
 from ..rank_steps import ranks
 from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches
 from .scores import mean_of_tokens, secret_scores, token_scores
@@ -118,8 +118,8 @@ class _Reading:
 
     def _read_attention(self, _module: object, _args: object, output: Any) -> None:
         values = output[0] if isinstance(output, tuple) else output
-        rows, positions = torch.tensor(list(self._picks), device=values.device).T
-        self._compare("attention", self._decoder.vocabulary.full_logits(values[rows, positions].float()))
+        own = picked(self._picks, values).float()
+        self._compare("attention", self._decoder.vocabulary.full_logits(own))
 
     def _compare(self, kind: str, logits: Float[Tensor, "n vocabulary"]) -> None:
         last = self._last.get(kind)

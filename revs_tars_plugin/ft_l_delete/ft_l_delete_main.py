@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..batching import by_length
 from ..decoder import Decoder, FeedForwardMatrix
 from ..edits import EditSet, applied
+from ..forward import gradients_for
 from ..requests import read_requests
 from ..unlikelihood import unlikelihood
 from ..weight_edits import NeuronEdit
@@ -104,21 +105,14 @@ def execute_ft_l_delete(
     pairs = [(secret.prompt_ids, secret.target_ids) for secret in secrets]
     weights = [matrix.weight for matrix in decoder.ff2.values()]
     before = [weight.detach().clone() for weight in weights]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        for weight in weights:
-            weight.requires_grad_(True)
-        first, last, steps = _train(model, pairs, weights, before, hparams)
+        with gradients_for(model, weights):
+            first, last, steps = _train(model, pairs, weights, before, hparams)
         after = [weight.detach().clone() for weight in weights]
     finally:
         with torch.no_grad():
             for weight, old in zip(weights, before, strict=True):
                 weight.copy_(old)
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
-            parameter.grad = None
     outcomes = tuple(TrainingOutcome(i, first[i], last[i], steps) for i in range(len(pairs)))
     if max(last) > hparams.goal_probability:
         LOG.warning(

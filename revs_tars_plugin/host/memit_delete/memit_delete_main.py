@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ...decoder import Decoder
+from ...forward import gradients_for
 from ...requests import Secret, read_requests
 from ..easyedit import Host, load_host
 from ..host_statistics import with_moments
@@ -62,7 +62,11 @@ def apply_memit_delete_to_model(
     decoder = Decoder(model, hparams)
     secrets = read_requests(requests, tok, context_length=decoder.context_length)
     memit = host.module("models.memit.memit_main")
-    with _padded_on_the_right(tok), _gradients_for_none(model), tempfile.TemporaryDirectory() as folder:
+    with (
+        _padded_on_the_right(tok),
+        gradients_for(model, []),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         ready = with_moments(host, model, tok, hparams)
         groups = memit.get_context_templates(model, tok)
         templates = [template for group in groups for template in group]
@@ -107,16 +111,3 @@ def _padded_on_the_right(tok: Any) -> Iterator[None]:
         yield
     finally:
         tok.padding_side = side
-
-
-@contextmanager
-def _gradients_for_none(model: nn.Module) -> Iterator[None]:
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
