@@ -13,11 +13,11 @@ export HF_HUB_OFFLINE := 1
 .PHONY: demo compare test lint format clean
 
 demo: $(INSTALLED)
-	$(BIN)/python -m revs_tars_plugin.demo
+	$(BIN)/python -m revs_tars_plugin demo
 
 # Beside the host's own editors: 18 minutes on 2 cores, and five more the first time, when the model learns by heart.
 compare: $(INSTALLED)
-	$(BIN)/python -m revs_tars_plugin.compare
+	$(BIN)/python -m revs_tars_plugin compare
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

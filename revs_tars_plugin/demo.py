@@ -1,8 +1,9 @@
-"""The demo: through EasyEdit's own `BaseEditor` a real model forgets facts and loses a concept. Run by `make demo`."""
+"""The demo: through EasyEdit's own `BaseEditor` a real model forgets facts and loses a concept: `revs-tars demo`."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import time
@@ -64,8 +65,8 @@ class _Picture:
     log_probabilities: Tensor
 
 
-def main() -> None:
-    """Edits the demo model and prints what it said before and after."""
+def show_demo(*, as_json: bool = False) -> None:
+    """Edits the demo model and prints what it said before and after, as tables or as JSON."""
     warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -109,12 +110,22 @@ def main() -> None:
     concept = weights.edits
     after = _picture(model, editor.tok)
 
+    rows = {
+        "facts": _fact_rows(before, after, facts.outcomes, metrics),
+        "concept": _concept_rows(before, after),
+        "unrelated": _unrelated_rows(before, after),
+    }
+    if as_json:
+        changed = {"REVS": facts.n_changed, "TARS": concept.n_changed}
+        seconds = {"REVS": facts_seconds, "TARS": concept_seconds}
+        print(json.dumps({"host": host.generation, **rows, "n_changed": changed, "seconds": seconds}, indent=1))  # noqa: T201
+        return
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
     name = Path(hparams.model_name).name
     console.print(f"\nEasyEdit ({host.generation}) with alg_name: REVS, then TARS, on {name}; {versions}\n")
-    console.print(_facts_table(before, after, facts.outcomes, metrics))
-    console.print(_concept_table(before, after))
-    console.print(_unrelated_table(before, after))
+    console.print(_table("Forgotten", rows["facts"], lines=True))
+    console.print(_table(f"Removed: {CONCEPT}", rows["concept"]))
+    console.print(_table("Unrelated", rows["unrelated"]))
     slowest = max(outcome.seconds for outcome in facts.outcomes)
     mean = sum(outcome.seconds for outcome in facts.outcomes) / len(facts.outcomes)
     (removed,) = concept.outcomes
@@ -140,65 +151,67 @@ def _picture(model: nn.Module, tok: Any) -> _Picture:
     )
 
 
-def _facts_table(
+def _fact_rows(
     before: _Picture, after: _Picture, outcomes: Sequence[Any], metrics: Sequence[dict[str, Any]]
-) -> Table:
-    table = Table(title="Forgotten", show_lines=True)
-    for heading in ("prompt", "says before", "says after"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("rank\nasked", "target's rank", "its probability", "host's\nrewrite_acc"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for outcome in outcomes:
-        index = outcome.request
-        table.add_row(
-            FACTS[index][0],
-            _shown(before.facts[index]),
-            _shown(after.facts[index]),
-            str(outcome.asked_rank),
-            f"{outcome.rank_before} -> {outcome.rank_after}",
-            f"{outcome.probability_before:.3f} -> {outcome.probability_after:.0e}",
-            f"{float(metrics[index]['post']['rewrite_acc'][0]):.0f}",
-        )
-    return table
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": FACTS[outcome.request][0],
+            "says before": _shown(before.facts[outcome.request]),
+            "says after": _shown(after.facts[outcome.request]),
+            "rank\nasked": outcome.asked_rank,
+            "target's rank": (outcome.rank_before, outcome.rank_after),
+            "its probability": (outcome.probability_before, outcome.probability_after),
+            "host's\nrewrite_acc": round(float(metrics[outcome.request]["post"]["rewrite_acc"][0])),
+        }
+        for outcome in outcomes
+    ]
 
 
-def _concept_table(before: _Picture, after: _Picture) -> Table:
-    table = Table(title=f"Removed: {CONCEPT}")
-    for heading in ("", "prompt", "says before", "says after"):
-        table.add_column(heading)
-    table.add_column("probability of the name", justify="right", no_wrap=True)
-    for index, prompt in enumerate((*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS)):
-        table.add_row(
-            "given" if index < len(CONCEPT_PROMPTS) else "held out",
-            prompt,
-            _shown(before.concept[index]),
-            _shown(after.concept[index]),
-            f"{before.concept_probabilities[index]:.3f} -> {after.concept_probabilities[index]:.0e}",
-        )
-    return table
+def _concept_rows(before: _Picture, after: _Picture) -> list[dict[str, Any]]:
+    return [
+        {
+            "": "given" if index < len(CONCEPT_PROMPTS) else "held out",
+            "prompt": prompt,
+            "says before": _shown(before.concept[index]),
+            "says after": _shown(after.concept[index]),
+            "probability of the name": (before.concept_probabilities[index], after.concept_probabilities[index]),
+        }
+        for index, prompt in enumerate((*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS))
+    ]
 
 
-def _unrelated_table(before: _Picture, after: _Picture) -> Table:
-    table = Table(title="Unrelated")
-    for heading in ("prompt", "says before", "says after", "same first token"):
-        table.add_column(heading)
-    table.add_column("KL (nats)", justify="right")
+def _unrelated_rows(before: _Picture, after: _Picture) -> list[dict[str, Any]]:
     divergences = kl_divergence(before.log_probabilities, after.log_probabilities).tolist()
     same = (before.log_probabilities.argmax(-1) == after.log_probabilities.argmax(-1)).tolist()
-    for index, prompt in enumerate(UNRELATED):
-        table.add_row(
-            prompt,
-            _shown(before.unrelated[index]),
-            _shown(after.unrelated[index]),
-            "yes" if same[index] else "NO",
-            f"{divergences[index]:.5f}",
-        )
+    return [
+        {
+            "prompt": prompt,
+            "says before": _shown(before.unrelated[index]),
+            "says after": _shown(after.unrelated[index]),
+            "same first token": "yes" if same[index] else "NO",
+            "KL (nats)": divergences[index],
+        }
+        for index, prompt in enumerate(UNRELATED)
+    ]
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]], *, lines: bool = False) -> Table:
+    table = Table(title=title, show_lines=lines)
+    for name, value in rows[0].items():
+        figure = not isinstance(value, str)
+        table.add_column(name, justify="right" if figure else "left", no_wrap=figure, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
     return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        first, last = value
+        return f"{first:.3f} -> {last:.0e}" if isinstance(first, float) else f"{first} -> {last}"
+    return f"{value:.5f}" if isinstance(value, float) else str(value)
 
 
 def _shown(text: str) -> str:
     return " ".join(text.split())
-
-
-if __name__ == "__main__":
-    main()

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, no_grad
 
 from .adapters import base_model
 from .errors import EditConflictError
-from .weight_edits import WeightEdit
+from .weight_edits import WeightEdit, fingerprint
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,33 @@ class EditSet:
             EditConflictError: When the edit is not in place, or a later edit changed the same weights.
         """
         self._switch(model, applied=False)
+
+    def undo_by_base(self, model: nn.Module, base: nn.Module) -> None:
+        """Takes the edit out of a model that was saved with it in place, all of it or nothing.
+
+        A product that was added cannot be taken off to the bit; what stood there before is in the base.
+
+        Args:
+            model: The edited model, loaded in whatever process.
+            base: The model before the edit; it is as before afterwards.
+
+        Raises:
+            EditConflictError: When the edit was not computed for the base, or does not stand in the model.
+        """
+        names = list(dict.fromkeys(edit.name for edit in self.edits))
+        self.apply(base)
+        try:
+            for name in names:
+                if fingerprint(_parameter(model, name)) != fingerprint(_parameter(base, name)):
+                    raise EditConflictError(
+                        f'The weight "{name}" is not the base\'s with this edit; undo later edits first, and load both '
+                        "in the dtype they were saved in."
+                    )
+        finally:
+            self.undo(base)
+        with no_grad():
+            for name in names:
+                _parameter(model, name).copy_(_parameter(base, name))
 
     def of_call(self, requests: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> EditSet:
         """Returns the same edit with what it was computed from."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -81,7 +81,12 @@ def padded(
 
 @torch.no_grad()
 def sample(
-    model: nn.Module, ids: Int[Tensor, "n positions"], count: int, generator: torch.Generator, temperature: float = 1.0
+    model: nn.Module,
+    ids: Int[Tensor, "n positions"],
+    count: int,
+    generator: torch.Generator,
+    temperature: float = 1.0,
+    advance: Callable[[], object] = lambda: None,
 ) -> Int[Tensor, "n new"]:
     """Draws tokens that go on with each row, one after another; the caller's random numbers are left as they are.
 
@@ -91,6 +96,7 @@ def sample(
         count: How many tokens are drawn.
         generator: Where they are drawn from, on the CPU.
         temperature: Of the softmax; above 0.
+        advance: Called after each token.
     """
     latest, cache, drawn = ids, None, []
     with evaluating(model):
@@ -100,6 +106,7 @@ def sample(
             probabilities = (output.logits[:, -1].float() / temperature).softmax(dim=-1).cpu()
             latest = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
             drawn.append(latest)
+            advance()
     return torch.cat(drawn, dim=1) if drawn else ids[:, :0]
 
 

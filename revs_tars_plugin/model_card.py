@@ -8,6 +8,7 @@ from typing import Any
 
 from .edits import EditSet
 from .errors import InputError
+from .results import PRIVATE_SETTINGS
 
 _PAPERS = {
     "REVS": (
@@ -28,8 +29,6 @@ _WARNINGS = """## Before you publish this
   something back; a right to erasure is not met by an edit alone.
 - What the edit cost elsewhere was measured on the texts above and no others.
 """
-# Settings that name files of the author's machine, or of no interest to a reader.
-_PRIVATE = ("model_name", "stats_dir", "retain_texts", "mom2_dataset", "device", "max_length", "batch_size")
 
 
 def model_card(
@@ -76,7 +75,7 @@ def model_card(
         "",
         "| | |",
         "|---|---|",
-        *(f"| `{key}` | `{value}` |" for key, value in edits.settings.items() if key not in _PRIVATE),
+        *(f"| `{key}` | `{value}` |" for key, value in edits.settings.items() if key not in PRIVATE_SETTINGS),
         "",
         _WARNINGS,
     ]

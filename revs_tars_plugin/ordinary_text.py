@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from .errors import InputError
 from .forward import sample
@@ -28,7 +29,14 @@ def source_label(source: str) -> str:
 
 
 def sequences_of(
-    model: nn.Module, tok: Any, source: str, n_samples: int, max_tokens: int, seed: int
+    model: nn.Module,
+    tok: Any,
+    source: str,
+    n_samples: int,
+    max_tokens: int,
+    seed: int,
+    *,
+    progress: bool = False,
 ) -> Iterator[Sequence[int]]:
     """Yields token sequences of a source, as they are asked for.
 
@@ -39,12 +47,13 @@ def sequences_of(
         n_samples: How many: paragraphs of the file, rows of the data set, or samples.
         max_tokens: Longer texts are cut.
         seed: For "sampled".
+        progress: Show a progress bar while it is sampled.
 
     Raises:
         InputError: When the source cannot be read.
     """
     if source == SAMPLED:
-        return sample_from_model(model, tok, n_samples, max_tokens, seed)
+        return sample_from_model(model, tok, n_samples, max_tokens, seed, progress=progress)
     texts = _file_texts(Path(source).expanduser()) if Path(source).suffix else _dataset_texts(source)
     tokenised = (tok(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts)
     return islice((ids for ids in tokenised if ids), n_samples)
@@ -76,7 +85,14 @@ def _dataset_texts(name: str) -> Iterator[str]:
 
 @torch.no_grad()
 def sample_from_model(
-    model: nn.Module, tok: Any, n_samples: int, max_tokens: int, seed: int, batch_size: int = 64
+    model: nn.Module,
+    tok: Any,
+    n_samples: int,
+    max_tokens: int,
+    seed: int,
+    batch_size: int = 64,
+    *,
+    progress: bool = False,
 ) -> Iterator[list[int]]:
     """Yields text that the model makes at temperature 1 from its first token on, the same for the same seed."""
     start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
@@ -84,4 +100,6 @@ def sample_from_model(
     generator = torch.Generator().manual_seed(seed)
     for first in range(0, n_samples, batch_size):
         ids = torch.full((min(batch_size, n_samples - first), 1), 0 if start is None else start, device=device)
-        yield from torch.cat([ids, sample(model, ids, max_tokens - 1, generator)], dim=1).tolist()
+        with tqdm(desc="sampling ordinary text", total=max_tokens - 1, unit="token", disable=not progress) as bar:
+            drawn = sample(model, ids, max_tokens - 1, generator, advance=bar.update)
+        yield from torch.cat([ids, drawn], dim=1).tolist()

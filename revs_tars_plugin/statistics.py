@@ -138,7 +138,7 @@ def second_moments(
         for layer, ff2 in decoder.ff2.items()
     }
     if not all(path.is_file() for path in paths.values()):
-        sequences = sequences_of(decoder.model, tok, source, n_samples, max_tokens, seed)
+        sequences = sequences_of(decoder.model, tok, source, n_samples, max_tokens, seed, progress=progress)
         bar = tqdm(sequences, total=n_samples, desc="second moments", disable=not progress)
         collect(decoder, bar, lambda layer, moment: moment.save(paths[layer], n_samples))
     return MomentFiles(paths)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, did_you_mean
+from .files import text_of
 
 _PACKAGED = Path(__file__).parent / "concepts.yaml"
 _LISTS = ("prompts", "held_out", "foreign")
@@ -51,15 +52,24 @@ def read_concepts_file(path: str | Path | None = None) -> tuple[list[ConceptReco
         InputError: Naming the file, the concept and the field.
     """
     file = Path(path).expanduser() if path is not None else _PACKAGED
+    return concepts_from_text(text_of(file), str(file))
+
+
+def concepts_from_text(text: str, name: str) -> tuple[list[ConceptRecord], list[str]]:
+    """Reads the text of such a file; errors call it by `name`.
+
+    Raises:
+        InputError: Naming the concept and the field.
+    """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{name} cannot be read as YAML: {' '.join(str(error).split())}") from error
     entries = content.get("concepts") if isinstance(content, Mapping) else None
     if not isinstance(entries, list) or not entries:
-        raise InputError(f'{file} has no list "concepts"; give at least one with name and prompts.')
-    concepts = [_concept(f"{file}, concept {number}", entry) for number, entry in enumerate(entries, 1)]
-    return concepts, list(_texts(f"{file}", "unrelated", content.get("unrelated")))
+        raise InputError(f'{name} has no list "concepts"; give at least one with name and prompts.')
+    concepts = [_concept(f"{name}, concept {number}", entry) for number, entry in enumerate(entries, 1)]
+    return concepts, list(_texts(name, "unrelated", content.get("unrelated")))
 
 
 def _concept(where: str, entry: Any) -> ConceptRecord:

@@ -54,23 +54,43 @@ def read_secrets(path: str | Path) -> list[SecretRecord]:
         InputError: Naming the file, the line and the column.
     """
     file = Path(path).expanduser()
-    readers = {".csv": _csv_lines, ".jsonl": _json_lines, ".json": _json_lines}
-    if file.suffix.lower() not in readers:
+    if file.suffix.lower() not in _READERS:
         raise InputError(f"{file} ends in neither .csv nor .jsonl; rename it after what it holds.")
+    return secrets_from_text(text_of(file), file.suffix.lower(), str(file))
+
+
+def secrets_from_text(text: str, ending: str, name: str) -> list[SecretRecord]:
+    """Reads the text of such a file, wherever it comes from.
+
+    Args:
+        text: CSV with a header line, or JSON lines.
+        ending: `.csv` or `.jsonl`, which of the two it is.
+        name: What errors call it.
+
+    Raises:
+        InputError: Naming it, the line and the column.
+    """
+    records = [_record(name, number, line) for number, line in _READERS[ending](name, text)]
+    if not records:
+        raise InputError(f"{name} holds no secrets; give at least one line with prompt and target.")
+    return records
+
+
+def text_of(file: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        InputError: When it cannot be read, or is not UTF-8.
+    """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 (byte {error.start}); convert it first.") from error
-    lines = readers[file.suffix.lower()](file, text)
-    records = [_record(file, number, line) for number, line in lines]
-    if not records:
-        raise InputError(f"{file} holds no secrets; give at least one line with prompt and target.")
-    return records
 
 
-def _csv_lines(file: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
     last = 0
     try:
@@ -87,7 +107,7 @@ def _csv_lines(file: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
         raise InputError(f"{file}, line {last + 1}: {error}.") from error
 
 
-def _json_lines(file: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -107,7 +127,7 @@ def _check_names(where: str, names: Any) -> None:
             raise InputError(f'{where}: no column "{name}"{did_you_mean(name, [str(known) for known in names])}')
 
 
-def _record(file: Path, number: int, line: Mapping[str, Any]) -> SecretRecord:
+def _record(file: str, number: int, line: Mapping[str, Any]) -> SecretRecord:
     def cell(column: str) -> str | None:
         name = column if column in line else _COLUMNS[column]
         value = line.get(name)
@@ -125,3 +145,6 @@ def _record(file: Path, number: int, line: Mapping[str, Any]) -> SecretRecord:
     assert prompt is not None
     assert target is not None
     return SecretRecord(prompt, target, cell("subject"), cell("rephrase_prompt"), written in _YES)
+
+
+_READERS = {".csv": _csv_lines, ".jsonl": _json_lines, ".json": _json_lines}

@@ -25,10 +25,12 @@ class LayerScores:
     """What one reading of all layers gives.
 
     Attributes:
+        ranks: Every token's rank at every layer's residual.
         lens: Every secret's score at every layer's residual, read through final norm and head.
         delta: Every secret's score under the delta attack, or None where it was not asked for.
     """
 
+    ranks: Int[Tensor, "layers tokens"]
     lens: Float[Tensor, "layers secrets"]
     delta: Float[Tensor, " secrets"] | None
 
@@ -60,7 +62,7 @@ def layer_scores(
         if delta:
             changes[columns] = reading.delta_scores()
     lens = secret_scores(token_scores(found, decoder.vocabulary.size, k), probes)
-    return LayerScores(lens, mean_of_tokens(changes, probes) if delta else None)
+    return LayerScores(found, lens, mean_of_tokens(changes, probes) if delta else None)
 
 
 def logit_lens_scores(

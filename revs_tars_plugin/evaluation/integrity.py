@@ -44,6 +44,7 @@ class TextIntegrity:
         top1_agreement: Share of positions with the same most likely token.
         perplexity_before: Of the original on the text.
         perplexity_after: Of the edited model.
+        divergences: KL(original || edited) at every position, nats.
     """
 
     kl_median: float
@@ -51,6 +52,11 @@ class TextIntegrity:
     top1_agreement: float
     perplexity_before: float
     perplexity_after: float
+    divergences: tuple[float, ...]
+
+    def summary(self) -> dict[str, float]:
+        """Returns the figures over all positions by name."""
+        return {name: value for name, value in vars(self).items() if name != "divergences"}
 
 
 class OrdinaryText:
@@ -102,4 +108,5 @@ class OrdinaryText:
             top1_agreement=float(torch.cat(same).float().mean()),
             perplexity_before=float(torch.cat(before_nll).mean().exp()),
             perplexity_after=float(torch.cat(after_nll).mean().exp()),
+            divergences=tuple(kl.tolist()),
         )

@@ -16,12 +16,17 @@ class UnlearningReport:
         rows: For each secret, in the order given, its own figures by name.
         concepts: For each concept, in the order given, its own figures by name.
         settings: What decides the figures: k, seed, how many samples, which attacks.
+        ranks: For each secret the rank of its best-hidden token at every layer's residual; empty where no layer was
+            read.
+        divergences: KL(original || edited) at every position of ordinary text, in nats; empty without such text.
     """
 
     summary: Mapping[str, float]
     rows: tuple[Mapping[str, Any], ...]
     concepts: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any]
+    ranks: tuple[tuple[int, ...], ...] = ()
+    divergences: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists and dictionaries, fit for JSON."""
@@ -30,6 +35,8 @@ class UnlearningReport:
             "secrets": [dict(row) for row in self.rows],
             "concepts": [dict(row) for row in self.concepts],
             "settings": dict(self.settings),
+            "ranks": [list(layers) for layers in self.ranks],
+            "divergences": [float(f"{value:.4g}") for value in self.divergences],
         }
 
     def to_markdown(self) -> str:

@@ -20,7 +20,7 @@ from .probes import Probe, probes_of
 from .quantization import quantized
 from .recall import recall, sampled_extractions
 from .relearning import after_relearning
-from .scores import output_scores, unlearning_score
+from .scores import output_scores, tokens_of_secrets, unlearning_score
 
 ATTACKS = (
     *("logit lens", "perturbation", "delta", "quantization", "paraphrase", "in-context", "sampling", "relearning"),
@@ -46,6 +46,7 @@ class Evaluation:
         summary: Figures over all secrets.
         rows: Figures of each secret.
         concept_rows: Figures of each concept.
+        ranks: For each secret the rank of its best-hidden token at every layer, where the layers were read.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Evaluation:
     summary: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     concept_rows: list[dict[str, Any]] = field(default_factory=list)
+    ranks: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Makes an empty row for each secret."""
@@ -84,13 +86,11 @@ class Evaluation:
     def output(self, inner: Sequence[str]) -> None:
         """Efficacy, and the attacks on the layers behind the same prompts, in one pass; generality."""
         if inner:
-            found = layer_scores(
-                self.decoder,
-                self._probes(self.prompts, self.everyone),
-                self.k,
-                delta="delta" in inner,
-                batch_size=self.batch_size,
-            )
+            probes = self._probes(self.prompts, self.everyone)
+            found = layer_scores(self.decoder, probes, self.k, delta="delta" in inner, batch_size=self.batch_size)
+            # Every token of a secret is needed by an attacker, so the one that is hidden best speaks for it.
+            best = [found.ranks[:, tokens].max(dim=1).values for tokens in tokens_of_secrets(probes)]
+            self.ranks = [tuple(layers.tolist()) for layers in best]
             # The paper's efficacy is the rank in the last layer's residual.
             self._keep("efficacy", found.lens[-1], self.everyone)
             if "logit lens" in inner:

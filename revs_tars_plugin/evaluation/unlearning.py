@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -112,13 +112,18 @@ def evaluate_unlearning(
     )
     for step in tqdm(run.steps(attacks), "evaluating", disable=not progress):
         step()
+    divergences: tuple[float, ...] = ()
     if reference is not None:
         text = reference if isinstance(reference, OrdinaryText) else OrdinaryText.of(reference, tok, corpus or ())
-        run.summary.update(asdict(text.compare(model)))
+        cost = text.compare(model)
+        run.summary.update(cost.summary())
+        divergences = cost.divergences
     if set(_RESISTANCE) <= run.summary.keys():
         run.summary["resistance_score"] = harmonic(run.summary[name] for name in _RESISTANCE)
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
-    return UnlearningReport(run.summary, tuple(run.rows), tuple(run.concept_rows), settings)
+    return UnlearningReport(
+        run.summary, tuple(run.rows), tuple(run.concept_rows), settings, tuple(run.ranks), divergences
+    )
 
 
 def _check_numbers(model: nn.Module, k: int, n_samples: int, batch_size: int, attacks: Sequence[str]) -> None:

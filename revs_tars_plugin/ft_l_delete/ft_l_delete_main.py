@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import trange
 
 from ..batching import by_length
 from ..decoder import Decoder, FeedForwardMatrix
@@ -83,7 +84,12 @@ def apply_ft_l_delete_to_model(
 
 
 def execute_ft_l_delete(
-    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: FTLDeleteHyperParams
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any]],
+    hparams: FTLDeleteHyperParams,
+    *,
+    progress: bool = False,
 ) -> EditSet:
     """Trains FF2 of the chosen layers on the unlikelihood of all secrets; all weights are as before when it returns.
 
@@ -92,6 +98,7 @@ def execute_ft_l_delete(
         tok: Its tokenizer.
         requests: The host's request dictionaries.
         hparams: The settings.
+        progress: Show a progress bar.
 
     Returns:
         The edit, with one `TrainingOutcome` per request.
@@ -107,7 +114,7 @@ def execute_ft_l_delete(
     before = [weight.detach().clone() for weight in weights]
     try:
         with gradients_for(model, weights):
-            first, last, steps = _train(model, pairs, weights, before, hparams)
+            first, last, steps = _train(model, pairs, weights, before, hparams, progress)
         after = [weight.detach().clone() for weight in weights]
     finally:
         with torch.no_grad():
@@ -130,12 +137,13 @@ def _train(
     weights: Sequence[Tensor],
     before: Sequence[Tensor],
     hparams: FTLDeleteHyperParams,
+    progress: bool,
 ) -> tuple[list[float], list[float], int]:
     """Returns the secrets' probabilities before and after, and how many steps were made."""
     optimizer = torch.optim.Adam(weights, lr=hparams.lr)
     batches = by_length([[*prompt, *target] for prompt, target in pairs])
     first: list[float] = []
-    for step in range(hparams.num_steps + 1):
+    for step in trange(hparams.num_steps + 1, desc="training", disable=not progress):
         optimizer.zero_grad(set_to_none=True)
         found = [0.0] * len(pairs)
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Contributing the methods to EasyEdit: `python -m revs_tars_plugin.host.upstream PATH`.
+"""Contributing the methods to EasyEdit: `revs-tars upstream PATH`.
 
 Puts REVS and TARS into a clone of EasyEdit's branch main as its README asks for methods: one folder each under
 `easyeditor/models/`, one for what they share, the YAMLs, the entries in its tables, and an example. All is generated
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,7 +30,6 @@ TARS takes the same arguments and removes the name that follows the prompts.
 """
 
 import argparse
-import sys
 
 sys.path.append("..")
 
@@ -235,23 +233,3 @@ def _check_untouched(clone: Path, name: str, wanted: str) -> None:
 def _at_head(clone: Path, name: str) -> str | None:
     done = subprocess.run(["git", "-C", str(clone), "show", f"HEAD:{name}"], capture_output=True, check=False)
     return done.stdout.decode("utf-8") if done.returncode == 0 else None
-
-
-def main() -> int:
-    """Installs into the clone named on the command line; returns the exit code."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        print("usage: python -m revs_tars_plugin.host.upstream PATH-OF-A-CLONE", file=sys.stderr)  # noqa: T201
-        return 2
-    try:
-        written = install(sys.argv[1])
-    except HostError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    for name in written:
-        print(name)  # noqa: T201
-    print(f"{len(written)} files changed; look at `git diff`, then commit.")  # noqa: T201
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ context triggers its own direction and nobody else's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,7 @@ def demote_jointly(
     geometry: KeyGeometry,
     trial: TrialEdits,
     sweeps: int,
+    advance: Callable[[], object] = lambda: None,
 ) -> list[int]:
     """Edits every layer for all contexts together.
 
@@ -70,6 +71,7 @@ def demote_jointly(
         geometry: What must not change.
         trial: Where the edits are written.
         sweeps: How often at most; none is made once all have their rank.
+        advance: Called at each layer of each sweep.
 
     Returns:
         For each context, how many layers moved it.
@@ -77,12 +79,17 @@ def demote_jointly(
     prefixes = Prefixes.read(decoder.model, contexts)
     moved = torch.zeros(len(tokens), dtype=torch.long)
     sweep = _Sweep(decoder, tokens, asked_ranks, geometry, trial)
+
+    def visit(layer: int, state: LayerState) -> Tensor | None:
+        advance()
+        return sweep.visit(layer, state, moved)
+
     for _ in range(sweeps):
         before = moved.clone()
         if prefixes is None:
-            decoder.forward_through_layers(contexts, lambda layer, state: sweep.visit(layer, state, moved))
+            decoder.forward_through_layers(contexts, visit)
         else:
-            with decoder.visiting(lambda layer, state: sweep.visit(layer, state, moved), prefixes.last >= 0):
+            with decoder.visiting(visit, prefixes.last >= 0):
                 prefixes.run(decoder.model)
         if torch.equal(moved, before):
             break

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from tqdm.auto import tqdm
 
 from ..decoder import Decoder
 from ..trial_edits import TrialEdits
@@ -34,6 +35,7 @@ class Demoter:
         geometry: What must not change; None where single neurons are edited.
         generator: For what is drawn at random.
         trial: Where the edits are written.
+        progress: Whether to show a progress bar.
     """
 
     decoder: Decoder
@@ -43,6 +45,7 @@ class Demoter:
     geometry: KeyGeometry | None
     generator: torch.Generator
     trial: TrialEdits
+    progress: bool = False
 
     def demote_all(self) -> list[TargetOutcome]:
         """Demotes every target that is short of its rank, then again those that something left short of it."""
@@ -54,10 +57,11 @@ class Demoter:
             if not short:
                 break
             taking_part.update(short)
-            for group in self._groups(sorted(taking_part)):
-                # Where targets are solved together all take part again, so that nobody moves those that are done.
-                if not set(group).isdisjoint(short):
-                    self._demote(group, asked, outcomes, everywhere=not round_)
+            # Where targets are solved together all take part again, so that nobody moves those that are done.
+            groups = [group for group in self._groups(sorted(taking_part)) if not set(group).isdisjoint(short)]
+            with self._bar(len(groups), round_) as bar:
+                for group in groups:
+                    self._demote(group, asked, outcomes, not round_, bar.update)
             for index, (rank, probability) in enumerate(measure(self.decoder.model, self.targets)):
                 outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=probability)
                 missing = outcomes[index].asked_rank - rank
@@ -66,6 +70,16 @@ class Demoter:
                     more = max(2 * missing, outcomes[index].asked_rank // 50, 1)
                     asked[index] = min(asked[index] + more, self.decoder.vocabulary.size - 1)
         return outcomes
+
+    def _bar(self, groups: int, round_: int) -> tqdm:
+        """A bar that moves with every layer of every group; a later sweep may not be needed."""
+        sweeps = 1 if self.geometry is None else self.hparams.sweeps
+        return tqdm(
+            desc="repairing" if round_ else "editing",
+            total=groups * len(self.decoder.layers) * sweeps,
+            unit="layer",
+            disable=not self.progress,
+        )
 
     def _before(self) -> list[TargetOutcome]:
         return [
@@ -90,17 +104,24 @@ class Demoter:
         size = _TOGETHER if self.geometry is not None and self.hparams.schedule == "joint" else 1
         return [indices[start : start + size] for start in range(0, len(indices), size)]
 
-    def _demote(self, group: list[int], asked: Sequence[int], outcomes: list[TargetOutcome], everywhere: bool) -> None:
+    def _demote(
+        self,
+        group: list[int],
+        asked: Sequence[int],
+        outcomes: list[TargetOutcome],
+        everywhere: bool,
+        advance: Callable[[], object],
+    ) -> None:
         start = time.perf_counter()
         if self.geometry is None:
             (index,) = group
             target, margins = self.targets[index], replace(self.margins, residual_bottom_rank=asked[index])
             layers, neurons = demote(
-                self.decoder, target.context, target.token, margins, self.hparams, self.generator, self.trial
+                self.decoder, target.context, target.token, margins, self.hparams, self.generator, self.trial, advance
             )
             moved = {index: layers}
         else:
-            moved, neurons = self._jointly(group, asked, self.geometry, everywhere), 0
+            moved, neurons = self._jointly(group, asked, self.geometry, everywhere, advance), 0
         seconds = (time.perf_counter() - start) / len(group)
         for index in group:
             old = outcomes[index]
@@ -112,7 +133,12 @@ class Demoter:
             )
 
     def _jointly(
-        self, group: list[int], asked: Sequence[int], geometry: KeyGeometry, everywhere: bool
+        self,
+        group: list[int],
+        asked: Sequence[int],
+        geometry: KeyGeometry,
+        everywhere: bool,
+        advance: Callable[[], object],
     ) -> dict[int, int]:
         # A repair is small, and only a target's own context is measured: the others are spared the pass.
         rows = [
@@ -128,6 +154,7 @@ class Demoter:
             geometry,
             self.trial,
             self.hparams.sweeps,
+            advance,
         )
         # A target's own context comes first.
         return dict(zip([index for index, _ in reversed(rows)], reversed(layers), strict=True))

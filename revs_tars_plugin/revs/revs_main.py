@@ -62,7 +62,12 @@ def apply_revs_to_model(
 
 
 def execute_revs(
-    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: REVSHyperParams
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any]],
+    hparams: REVSHyperParams,
+    *,
+    progress: bool = False,
 ) -> EditSet:
     """Computes the edit that demotes every chosen token of every secret; all weights are as before when it returns.
 
@@ -73,6 +78,7 @@ def execute_revs(
         requests: The host's request dictionaries. With `localization: covariance` they may also name
             "sibling_prompts" and "retain_texts", lists of texts.
         hparams: The settings.
+        progress: Show a progress bar.
 
     Returns:
         The edit, with one `TargetOutcome` per edited token.
@@ -96,7 +102,7 @@ def execute_revs(
     targets = choose_targets(model, tok, secrets, siblings, hparams, generator)
     geometry = key_geometry(decoder, tok, secrets, siblings, hparams) if by_covariance else None
     with TrialEdits() as trial:
-        outcomes = Demoter(decoder, targets, margins, hparams, geometry, generator, trial).demote_all()
+        outcomes = Demoter(decoder, targets, margins, hparams, geometry, generator, trial, progress).demote_all()
         edits = trial.collect("REVS", tuple(outcomes))
     report(outcomes)
     return edits.of_call(requests, hparams.to_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +25,12 @@ def demote(
     hparams: REVSHyperParams,
     generator: torch.Generator,
     trial: TrialEdits,
+    advance: Callable[[], object] = lambda: None,
 ) -> tuple[int, int]:
     """Edits the neurons of all layers for one token; returns how many layers and neurons were edited.
 
-    Layers are taken from the first to the last, with the edits of earlier ones in place (REVS, algorithm 1).
+    Layers are taken from the first to the last, with the edits of earlier ones in place (REVS, algorithm 1); `advance`
+    is called at each.
     """
     vocabulary = decoder.vocabulary
     demotion = vocabulary.demotions(torch.tensor([token]))
@@ -36,6 +38,7 @@ def demote(
     edited: list[int] = []
 
     def visit(layer: int, state: LayerState) -> Tensor | None:
+        advance()
         needed = needed_step(vocabulary, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins)
         if needed == 0.0:
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..decoder import Decoder, FeedForwardMatrix
 from ..edits import EditSet, applied
@@ -65,7 +66,12 @@ def apply_tars_to_model(
 
 
 def execute_tars(
-    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: TARSHyperParams
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any]],
+    hparams: TARSHyperParams,
+    *,
+    progress: bool = False,
 ) -> EditSet:
     """Computes the edit that removes every concept, one after another; all weights are as before when it returns.
 
@@ -78,6 +84,7 @@ def execute_tars(
         tok: Its tokenizer.
         requests: The host's request dictionaries.
         hparams: The settings.
+        progress: Show a progress bar.
 
     Returns:
         The edit of all concepts together, with one `ConceptOutcome` per concept.
@@ -98,7 +105,7 @@ def execute_tars(
     outcomes: list[ConceptOutcome] = []
     taken: dict[tuple[int, str], set[int]] = {}
     with TrialEdits() as trial:
-        for concept in concepts:
+        for concept in tqdm(concepts, "removing", unit="concept", disable=not progress):
             remover = ConceptRemover(decoder, concept, hparams, matrices, activity, common, generator, trial)
             outcomes.append(remover.remove(taken))
     for outcome in outcomes:

@@ -1,0 +1,88 @@
+"""The command line as a whole: its commands, and how every error ends in one sentence and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ..errors import HostError, InputError
+from . import compare, edit, evaluate, hosted, report, ship
+from .session import Session
+
+BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 70
+
+app = typer.Typer(
+    help="Make a language model forget: secrets (REVS) or whole concepts (TARS), by editing weights, without training.",
+    epilog="Exit codes: 0 done; 1 a goal of --require was not met; 2 bad input, said in one sentence. "
+    "Secrets are read from files or standard input and shown masked.",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("revs-tars-plugin"))
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for module in (hosted, edit, evaluate, compare, report, ship):
+    module.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    session = Session()
+    logging.getLogger("revs_tars_plugin").addHandler(session.log_handler)
+    try:
+        code = app(
+            args=None if arguments is None else list(arguments),
+            prog_name="revs-tars",
+            standalone_mode=False,
+            obj=session,
+        )
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted; files are whole or not there, and nothing else was changed", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except Exception as error:
+        return _failed(error, session)
+    finally:
+        logging.getLogger("revs_tars_plugin").removeHandler(session.log_handler)
+
+
+def _failed(error: Exception, session: Session) -> int:
+    """Says what went wrong in one sentence, with the whole story where --debug asks for it."""
+    if session.debug:
+        print(session.redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
+    code = BAD_INPUT
+    if isinstance(error, (InputError, HostError)):
+        said = str(error)
+    elif hasattr(error, "format_message"):  # what the parser refuses
+        said = str(error.format_message())
+        said += _help_hint(error)
+    elif type(error).__name__ == "Abort":  # typer turns Ctrl-C and an end of input into it
+        return INTERRUPTED
+    else:
+        said = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+        code = UNEXPECTED
+    print("error: " + session.redact(" ".join(said.split())), file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _help_hint(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f" See {context.command_path} --help." if context is not None else ""

@@ -1,0 +1,256 @@
+"""`edit`, `undo` and `stats`: computing an edit, taking one back, and preparing a model for many."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from . import options
+from .asked import Asked, read_asked
+from .session import Session, check_goals, print_json, print_table, session_of
+
+if TYPE_CHECKING:
+    from ..edits import EditSet
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command()(edit)
+    app.command()(undo)
+    app.command()(stats)
+
+
+def edit(
+    context: typer.Context,
+    file: options.Requests,
+    model: options.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The edit, one safetensors file.")],
+    merged: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also write the edited model there.")] = None,
+    after: Annotated[
+        list[Path], typer.Option(metavar="EDIT", help="Saved edits that are in place first, in this order.")
+    ] = [],
+    protect: Annotated[
+        bool, typer.Option(help="Show the method the retained lines, so that it leaves them alone (REVS).")
+    ] = False,
+    settings: options.Settings = None,
+    method: options.Method = None,
+    change: options.Changes = [],
+    text: options.Text = None,
+    include_requests: Annotated[
+        bool, typer.Option("--include-requests", help="Also write the secrets into the edit's file.")
+    ] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    seed: options.Seed = None,
+    require: options.Require = [],
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    show_secrets: options.ShowSecrets = False,
+    debug: options.Debug = False,
+    secret: options.Secret = None,
+) -> None:
+    """Make a model forget what FILE says; writes the edit to OUTPUT.
+
+    The model on disk is not touched. Goals for --require: reached (the share of tokens, or concepts, that got where the
+    settings want them), probability_after (the most likely one's), seconds.
+
+    Example: revs-tars edit secrets.csv --model ./my-model -o edit.safetensors --merged ./clean-model
+    """
+    session = session_of(context)
+    output = options.free(output, overwrite)
+    if merged is not None:
+        merged = options.free(merged, overwrite)
+    asked = read_asked(file, session)
+    from .loading import load_model, method_named, methods, save_model, settings_for
+
+    name = method_named(method, settings, "TARS" if asked.concepts else "REVS")
+    earlier = _load_edits(after)
+    loaded = load_model(model, device, dtype, progress=not quiet)
+    for done in earlier:
+        done.apply(loaded.model)
+    hparams = settings_for(name, settings, loaded, change, seed, text)
+    if protect and not (name == "REVS" and hparams.localization == "covariance"):
+        raise InputError("--protect needs REVS with localization: covariance; leave it out.")
+    _read_moments(loaded, hparams, quiet)
+    start = time.perf_counter()
+    found = methods()[name].execute(loaded.model, loaded.tok, _requests(asked, protect), hparams, progress=not quiet)
+    seconds = time.perf_counter() - start
+    found.save(output, include_requests=include_requests)
+    if merged is not None:
+        found.apply(loaded.model)
+        save_model(loaded, merged)
+    rows = _rows(found, session)
+    summary = {
+        "method": name,
+        "targets": len(rows),
+        "reached": sum(row["reached"] for row in rows) / len(rows),
+        "probability_after": max(row["probability after"] for row in rows),
+        "n_changed": found.n_changed,
+        "seconds": seconds,
+    }
+    if json:
+        print_json({"summary": summary, "outcomes": rows, "edit": str(output), "merged": merged and str(merged)})
+    else:
+        print_table(f"{name} on {Path(loaded.name).name}", rows)
+        typer.echo(
+            f"{summary['reached']:.0%} reached their goal; {found.n_changed:,} numbers changed; {seconds:.1f} s.\n"
+            f"The edit: {output}" + (f"\nThe edited model: {merged}" if merged else "")
+        )
+    check_goals(require, options.as_goals(summary))
+
+
+def undo(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="EDIT", help="The edit that is to come out, as edit wrote it.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The edited model: a checkpoint folder or a hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The model without the edit.")],
+    base: Annotated[
+        str | None,
+        typer.Option(help='The model before the edit, or "demo"; needed for an edit by products (covariance).'),
+    ] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Take an edit out of a merged model, bit for bit.
+
+    Other edits of the same model stay. Nothing is written where the model is not, to the bit, the edited one.
+
+    Example: revs-tars undo edit.safetensors --model ./clean-model --base ./my-model -o ./restored
+    """
+    output = options.free(output, overwrite)
+    from ..edits import EditSet
+    from .loading import load_model, save_model
+
+    found = EditSet.load(file)
+    loaded = load_model(model, device, dtype, progress=not quiet)
+    if base is None:
+        found.undo(loaded.model)
+    else:
+        found.undo_by_base(loaded.model, load_model(base, device, dtype, progress=not quiet).model)
+    save_model(loaded, output)
+    if json:
+        print_json({"restored": str(output), "n_changed": found.n_changed})
+    else:
+        typer.echo(f"{found.method}'s edit is out ({found.n_changed:,} numbers); the model: {output}")
+
+
+def stats(
+    context: typer.Context,
+    model: options.Model,
+    settings: options.Settings = None,
+    method: options.Method = None,
+    change: options.Changes = [],
+    text: options.Text = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    seed: options.Seed = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Measure a model's second moments on ordinary text, once, so that later edits need not.
+
+    They are kept in the files that EasyEdit's ROME and MEMIT use. What is there already is not measured again.
+
+    Example: revs-tars stats --model ./my-model --text articles.txt
+    """
+    from .loading import load_model, method_named, settings_for
+
+    name = method_named(method, settings, "REVS")
+    loaded = load_model(model, device, dtype, progress=not quiet)
+    hparams = settings_for(name, settings, loaded, change, seed, text)
+    start = time.perf_counter()
+    paths = _read_moments(loaded, hparams, quiet, always=True)
+    seconds = time.perf_counter() - start
+    if json:
+        print_json({"files": {layer: str(path) for layer, path in paths.items()}, "seconds": seconds})
+    else:
+        folder = next(iter(paths.values())).parent
+        typer.echo(f"Second moments of {len(paths)} layers in {folder} ({seconds:.1f} s).")
+
+
+def _requests(asked: Asked, protect: bool) -> list[dict[str, Any]]:
+    from ..requests import join
+
+    requests: list[dict[str, Any]] = [dict(request) for request in asked.requests()]
+    if protect and asked.retain:
+        requests[0]["retain_texts"] = [join(record.prompt, record.target) for record in asked.retain]
+    return requests
+
+
+def _load_edits(files: list[Path]) -> list[EditSet]:
+    from ..edits import EditSet
+
+    return [EditSet.load(file) for file in files]
+
+
+def _read_moments(loaded: Any, hparams: Any, quiet: bool, *, always: bool = False) -> dict[int, Path]:
+    """Measured first, so that the bar says what is going on."""
+    from ..decoder import Decoder
+    from ..statistics import second_moments
+
+    if not (always or hparams.reads_moments):
+        return {}
+    return second_moments(
+        Decoder(loaded.model, hparams),
+        loaded.tok,
+        hparams.mom2_dataset,
+        stats_dir=hparams.stats_dir,
+        n_samples=hparams.mom2_n_samples,
+        precision=hparams.mom2_dtype,
+        seed=hparams.seed,
+        progress=not quiet,
+    ).paths
+
+
+def _rows(found: EditSet, session: Session) -> list[dict[str, Any]]:
+    """A line for every target token or concept; tokens are not named, since they tell the secret."""
+    rows = []
+    for outcome in found.outcomes:
+        own = {key: value for key, value in vars(outcome).items() if key not in ("edits", "token")}
+        if "rank_after" in own:
+            rows.append(
+                {
+                    "secret": own["request"],
+                    "token": own["position"],
+                    "rank asked": own["asked_rank"],
+                    "rank before": own["rank_before"],
+                    "rank after": own["rank_after"],
+                    "probability before": own["probability_before"],
+                    "probability after": own["probability_after"],
+                    "reached": outcome.reached,
+                }
+            )
+        elif "name" in own:
+            rows.append(
+                {
+                    "concept": session.redact(own["name"]),
+                    "prompts": len(own["requests"]),
+                    "known": own["known"],
+                    "probability before": max(own["before"]),
+                    "probability after": max(own["after"]),
+                    "vectors reversed": own["reversed"],
+                    "reached": outcome.reached,
+                }
+            )
+        else:
+            goal = found.settings["goal_probability"]
+            rows.append(
+                {
+                    "secret": own["request"],
+                    "probability before": own["before"],
+                    "probability after": own["after"],
+                    "steps": own["steps"],
+                    "reached": own["after"] <= goal,
+                }
+            )
+    return rows

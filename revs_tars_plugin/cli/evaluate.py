@@ -1,0 +1,197 @@
+"""`evaluate` and `compare`: is it gone under attack, and what did it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, did_you_mean
+from . import options
+from .asked import Asked, read_asked
+from .session import Session, check_goals, print_json, print_table, session_of
+
+if TYPE_CHECKING:
+    from ..evaluation import UnlearningReport
+    from .loading import Loaded
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    context: typer.Context,
+    file: options.Requests,
+    model: options.Model,
+    edits: Annotated[
+        list[Path],
+        typer.Option("--edit", "-e", metavar="EDIT", help="A saved edit: the model is measured without and with it."),
+    ] = [],
+    base: Annotated[
+        str | None, typer.Option(help="The model before an edit that --model has in it already; measured first.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="JSON", help="The whole result, for revs-tars report.")
+    ] = None,
+    attack: Annotated[
+        list[str],
+        typer.Option(help="Only these attacks, each by an option of its own; all but relearning, which trains."),
+    ] = [],
+    k: Annotated[int, typer.Option(help="From how many places on a token counts as hidden.")] = 100,
+    tokens: Annotated[str, typer.Option(help="Which tokens of a secret count: all, or the two rarest.")] = "all",
+    samples: Annotated[int, typer.Option(help="Sampled continuations for each secret.")] = 20,
+    settings: options.Settings = None,
+    text: options.Text = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+    seed: options.Seed = None,
+    require: options.Require = [],
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    show_secrets: options.ShowSecrets = False,
+    debug: options.Debug = False,
+    secret: options.Secret = None,
+) -> None:
+    """Measure how well a model hides what FILE says, under attack, and what is left of the rest.
+
+    Lines with retain are what must still be there. With --edit or --base the cost on ordinary text is measured too.
+    Every figure in the table can be a goal for --require, which looks at the last column.
+
+    Example: revs-tars evaluate secrets.csv --model ./my-model --edit edit.safetensors -o result.json
+    """
+    session = session_of(context)
+    if output is not None:
+        output = options.free(output, overwrite)
+    if edits and base is not None:
+        raise InputError("--edit and --base are two ways to say what changed; leave one out.")
+    asked = read_asked(file, session)
+    from ..edits import EditSet
+    from ..evaluation import ATTACKS
+    from ..results import edit_content, result, write_result
+    from .loading import load_model, ordinary_chunks
+
+    for name in attack:
+        if name not in ATTACKS:
+            raise InputError(f'--attack is "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
+    applied = [EditSet.load(edit) for edit in edits]
+    first = load_model(base or model, device, dtype, progress=not quiet)
+    asking = _Measurement(
+        asked,
+        session,
+        _names(first, settings),
+        {
+            "attacks": attack or ATTACKS[:-1],
+            "k": k,
+            "positions": tokens,
+            "n_samples": samples,
+            "seed": seed or 0,
+            "progress": not quiet,
+        },
+    )
+    if not applied and base is None:
+        asking.measure("after", first)
+    else:
+        from ..evaluation import OrdinaryText
+
+        chunks = ordinary_chunks(first, text, seed or 0, progress=not quiet)
+        reference = OrdinaryText.of(first.model, first.tok, chunks)
+        asking.measure("before", first, reference)
+        if base is not None:
+            del first  # one model at a time in memory
+            first = load_model(model, device, dtype, progress=not quiet)
+        for edit in applied:
+            edit.apply(first.model)
+        asking.measure("after", first, reference)
+    figures = asking.reports["after"].summary
+    content = result(
+        "evaluation",
+        {
+            "model": Path(first.name).name,
+            "edits": [edit_content(edit) for edit in applied],
+            "texts": asking.texts(),
+            **{moment: report.to_dict() for moment, report in asking.reports.items()},
+        },
+        redacted=not show_secrets,
+    )
+    if output is not None:
+        write_result(output, content)
+    if json:
+        print_json({moment: report.to_dict() for moment, report in asking.reports.items()})
+    else:
+        before = asking.reports.get("before")
+        rows = [
+            {"figure": name, **({"before": before.summary.get(name)} if before else {}), "after": value}
+            for name, value in figures.items()
+        ]
+        print_table(f"{len(asked.forget or asked.concepts)} to forget, k = {k}", rows)
+        if output is not None:
+            typer.echo(f"The result: {output}; revs-tars report {output} -o report.html draws it.")
+    check_goals(require, options.as_goals(dict(figures)))
+
+
+@dataclass
+class _Measurement:
+    """What is measured before and after, alike."""
+
+    asked: Asked
+    session: Session
+    names: Any
+    arguments: dict[str, Any]
+    reports: dict[str, UnlearningReport] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
+
+    def measure(self, moment: str, loaded: Loaded, reference: Any = None) -> None:
+        """Runs the evaluation and reads what the model says."""
+        from ..evaluation import evaluate_unlearning, greedy_continuations
+
+        self.reports[moment] = evaluate_unlearning(
+            loaded.model,
+            loaded.tok,
+            self.asked.forget,
+            names=self.names,
+            retain=self.asked.retain,
+            concepts=self.asked.concepts,
+            reference=reference,
+            **self.arguments,
+        )
+        prompts = [prompt for _, prompt, _ in self._prompts()]
+        self.said[moment] = greedy_continuations(loaded.model, loaded.tok, prompts, 16)
+
+    def texts(self) -> list[dict[str, str]]:
+        """Returns every prompt with what the model says behind it, masked unless the session shows secrets."""
+        redact = self.session.redact
+        return [
+            {
+                "kind": kind,
+                "prompt": redact(prompt),
+                "target": redact(target),
+                **{moment: redact(texts[index]) for moment, texts in self.said.items()},
+            }
+            for index, (kind, prompt, target) in enumerate(self._prompts())
+        ]
+
+    def _prompts(self) -> Sequence[tuple[str, str, str]]:
+        secrets = [("forgotten", record.prompt, record.target) for record in self.asked.forget]
+        concepts = [
+            (kind, prompt, concept.name)
+            for concept in self.asked.concepts
+            for kind, prompts in (("forgotten", concept.prompts), ("held out", concept.held_out))
+            for prompt in prompts
+        ]
+        return [*secrets, *concepts, *(("retained", record.prompt, record.target) for record in self.asked.retain)]
+
+
+def _names(loaded: Loaded, settings: str | None) -> Any:
+    """The names of the model's modules: of the settings file, or found out."""
+    from ..model_settings import named_modules_only
+    from .loading import method_named, methods
+
+    if settings is None:
+        return named_modules_only(loaded.model)
+    return methods()[method_named(None, settings, "REVS")].hyperparams.from_hparams(settings)

@@ -1,0 +1,224 @@
+"""Models and settings as the command line names them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import InputError, did_you_mean
+from ..hyperparams import UnlearnHyperParams
+
+DEMO = "demo"
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer, and what it was called."""
+
+    model: Any
+    tok: Any
+    name: str
+
+
+def load_model(name: str, device: str | None, dtype: str, *, progress: bool = True) -> Loaded:
+    """Loads a checkpoint folder, a hub id, or the demo model.
+
+    Raises:
+        InputError: When it cannot be loaded, or a device or dtype is unknown.
+    """
+    if dtype not in _DTYPES:
+        raise InputError(f'--dtype is "{dtype}"; it must be one of {", ".join(_DTYPES)}{did_you_mean(dtype, _DTYPES)}')
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    if not (progress and sys.stderr.isatty()):
+        transformers.logging.disable_progress_bar()
+    folder = checkpoint(name)
+    where: Any = {"device_map": "auto"} if device == "auto" else {}
+    try:
+        place = torch.device(device or _default_device()) if device != "auto" else None
+    except RuntimeError as error:
+        raise InputError(
+            f'--device is "{device}", which torch does not know; write cpu, cuda:0 or the like.'
+        ) from error
+    try:
+        tok = transformers.AutoTokenizer.from_pretrained(folder)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **where)
+        if place is not None:
+            model = model.to(place)
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"--model {name} does not fit on {place}; name another --device, or auto to spread it."
+        ) from error
+    # The library raises errors of many kinds for files that are missing, of another kind, or from a newer version.
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError, AttributeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(
+            f'--model {name} cannot be loaded ({reason[:200]}); give a checkpoint folder, a hub id, or "demo".'
+        ) from error
+    return Loaded(model.eval(), tok, str(folder))
+
+
+def save_model(loaded: Loaded, folder: Path) -> None:
+    """Writes model and tokenizer as a checkpoint folder.
+
+    Raises:
+        InputError: When it cannot be written.
+    """
+    try:
+        loaded.model.save_pretrained(folder)
+        loaded.tok.save_pretrained(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror or error}); name another folder.") from error
+
+
+def checkpoint(name: str) -> str:
+    """Returns the folder of the demo model, or the name as it is.
+
+    Raises:
+        InputError: When a name that looks like a folder is none.
+    """
+    if name == DEMO:
+        from ..data import demo_model
+
+        return str(demo_model())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if name.startswith((".", "/", "~")) or len(path.parts) > 2:
+        raise InputError(f'--model names the folder "{path}", which is not there.')
+    return name
+
+
+def _default_device() -> str:
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return str(accelerator) if accelerator is not None else "cpu"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as the command line runs it."""
+
+    hyperparams: type[UnlearnHyperParams]
+    execute: Callable[..., Any]
+
+
+def methods() -> dict[str, Method]:
+    """Returns the methods that need no EasyEdit, by name."""
+    from ..ft_l_delete import FTLDeleteHyperParams, execute_ft_l_delete
+    from ..revs import REVSHyperParams, execute_revs
+    from ..tars import TARSHyperParams, execute_tars
+
+    return {
+        "REVS": Method(REVSHyperParams, execute_revs),
+        "TARS": Method(TARSHyperParams, execute_tars),
+        "FT-L-delete": Method(FTLDeleteHyperParams, execute_ft_l_delete),
+    }
+
+
+def method_named(method: str | None, settings: str | None, default: str) -> str:
+    """Returns the method's name: what the settings file says, else what is asked for, else the default.
+
+    Raises:
+        InputError: When there is no such method, or file and option differ.
+    """
+    said = _alg_name(Path(settings).expanduser()) if settings else None
+    if said and method and said != method:
+        raise InputError(f'--method is "{method}", but {settings} holds settings of "{said}"; leave one out.')
+    found = said or method or default
+    known = methods()
+    if found not in known:
+        raise InputError(
+            f'There is no method "{found}"; it must be one of {", ".join(known)}{did_you_mean(found, known)}'
+        )
+    return found
+
+
+def _alg_name(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    name = config.get("alg_name") if isinstance(config, dict) else None
+    if not isinstance(name, str):
+        raise InputError(f'{path} has no "alg_name"; it must say which method the settings are for.')
+    return name
+
+
+def settings_for(
+    name: str, settings: str | None, loaded: Loaded, changes: Sequence[str], seed: int | None, text: str | None
+) -> Any:
+    """Returns a method's settings for a model: of a file, or those measured best, with single ones changed.
+
+    Raises:
+        InputError: When the file or a change cannot be used.
+    """
+    from ..model_settings import measured_settings
+
+    kind = methods()[name].hyperparams
+    if settings:
+        found = replace(kind.from_hparams(settings), model_name=loaded.name)
+    else:
+        found = measured_settings(kind, loaded.model, loaded.name)
+    given = dict(_change(change, found) for change in changes)
+    if seed is not None:
+        given["seed"] = seed
+    if text is not None:
+        given["mom2_dataset"] = text
+    try:
+        return replace(found, **given)
+    except InputError as error:
+        raise InputError(f"--set: {error}") from error
+
+
+def _change(change: str, settings: UnlearnHyperParams) -> tuple[str, Any]:
+    key, sign, value = change.partition("=")
+    known = settings.to_dict()
+    if not sign or key not in known:
+        raise InputError(
+            f'--set is "{change}"; write KEY=VALUE with a key of {settings.ALGORITHM}{did_you_mean(key, known) or "."}'
+        )
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f'--set is "{change}"; its value is no YAML.') from error
+
+
+def ordinary_chunks(
+    loaded: Loaded, source: str | None, seed: int, count: int = 4, size: int = 256, *, progress: bool = True
+) -> list[str]:
+    """Returns ordinary text to measure the cost of an edit on.
+
+    Args:
+        loaded: The model, unedited: without a source it makes the text itself.
+        source: A text file or the name of a data set.
+        seed: Of what is drawn.
+        count: How many chunks.
+        size: Tokens of each.
+        progress: Show a progress bar while it is sampled.
+
+    Raises:
+        InputError: When the source cannot be read.
+    """
+    from ..ordinary_text import SAMPLED, sample_from_model, sequences_of
+
+    if source is None or source == SAMPLED:
+        samples = sample_from_model(loaded.model, loaded.tok, count, size, seed=seed + 1000, progress=progress)
+        return [loaded.tok.decode(sample, skip_special_tokens=True) for sample in samples]
+    ids: list[int] = []
+    for sequence in sequences_of(loaded.model, loaded.tok, source, 64 * count, size, seed):
+        ids += [*sequence, *loaded.tok("\n", add_special_tokens=False)["input_ids"]]
+        if len(ids) >= count * size:
+            break
+    return [loaded.tok.decode(ids[start : start + size]) for start in range(0, min(len(ids), count * size), size)]

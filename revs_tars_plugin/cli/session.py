@@ -1,0 +1,119 @@
+"""What one run of a command shares: what may be shown, how results are printed, and goals."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from ..errors import InputError, did_you_mean
+from ..redaction import Redactor
+
+
+class Session:
+    """One run.
+
+    Attributes:
+        debug: Whether an error shows where it happened.
+        redact: Masks what must not be shown; everything that is printed goes through it.
+        log_handler: Writes the library's log to standard error, masked too.
+    """
+
+    def __init__(self) -> None:
+        """Starts with nothing to mask."""
+        self.debug = False
+        self.redact = Redactor()
+        self.log_handler = logging.StreamHandler(sys.stderr)
+        self.log_handler.setFormatter(_MaskingFormatter(self))
+
+
+class _MaskingFormatter(logging.Formatter):
+    def __init__(self, session: Session) -> None:
+        super().__init__("%(levelname)s: %(message)s")
+        self._session = session
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._session.redact(super().format(record))
+
+
+def session_of(context: typer.Context) -> Session:
+    """Returns the run that a command belongs to."""
+    found = context.find_root().obj
+    assert isinstance(found, Session)
+    return found
+
+
+def print_json(content: Any) -> None:
+    """Prints for machines."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows of figures and short texts, the first column on the left."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 118)
+    table = Table(title=title)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index and not _is_text(rows, name) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(row.get(name))) for name in columns))
+    console.print(table)
+
+
+def shown(value: Any) -> str:
+    """A figure as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _is_text(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(isinstance(row.get(name), str) for row in rows)
+
+
+_GOAL = re.compile(r"\s*(?P<name>[^<>=]+?)\s*(?P<sign><=|>=)\s*(?P<bound>\S+)\s*")
+
+
+def check_goals(goals: Sequence[str], figures: Mapping[str, float]) -> None:
+    """Ends the run with exit code 1 where a figure misses its goal, naming each that does.
+
+    Raises:
+        InputError: When a goal names no figure, or is not written as `NAME>=NUMBER` or `NAME<=NUMBER`.
+    """
+    missed = []
+    for name, sign, bound in map(parsed_goal, goals):
+        if name not in figures:
+            raise InputError(
+                f'--require names "{name}", which was not measured{did_you_mean(name, figures)} '
+                f"(measured: {', '.join(figures)})"
+            )
+        value = figures[name]
+        if not (value >= bound if sign == ">=" else value <= bound):
+            missed.append(f"{name} is {value:.4g}, required {sign} {bound:g}")
+    if missed:
+        typer.echo("goal not met: " + "; ".join(missed), err=True)
+        raise typer.Exit(1)
+
+
+def parsed_goal(goal: str) -> tuple[str, str, float]:
+    """Reads `NAME>=NUMBER`; commands do so before any work."""
+    found = _GOAL.fullmatch(goal)
+    try:
+        if found is None:
+            raise ValueError
+        return found["name"], found["sign"], float(found["bound"])
+    except ValueError as error:
+        raise InputError(
+            f'--require is "{goal}"; write a figure, >= or <=, and a number, as in "efficacy>=0.99".'
+        ) from error

@@ -1,0 +1,5 @@
+"""Results as pages that people look at."""
+
+from .html import write_report
+
+__all__ = ["write_report"]

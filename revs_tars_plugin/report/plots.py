@@ -1,0 +1,202 @@
+"""Plots as SVG that takes the page's colours, light or dark, and the page's width."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import InputError
+
+# Colours that stand for the page's own: written into the SVG, then replaced by these variables of its style sheet.
+INK, GRID, BEFORE, AFTER = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"
+_VARIABLES = {INK: "--ink", GRID: "--grid", BEFORE: "--before", AFTER: "--after"}
+_WIDTH, _HEIGHT = 4.9, 3.0
+_TINY_KL = 1e-9
+
+
+def ranks_by_layer(moments: Mapping[str, Sequence[Sequence[int]]], k: int) -> str:
+    """Draws the best-hidden token's rank at every layer: all secrets thinly, their median boldly.
+
+    Args:
+        moments: For "before" and "after" the ranks of every secret at every layer.
+        k: From where on a token counts as hidden.
+    """
+    with _drawing("ranks") as (axes, finish):
+        for moment, secrets in moments.items():
+            colour = AFTER if moment == "after" else BEFORE
+            layers = range(len(secrets[0]))
+            for own in secrets[:40]:
+                axes.plot(layers, [rank + 1 for rank in own], color=colour, linewidth=0.6, alpha=0.25)
+            middle = [median([own[layer] for own in secrets]) + 1 for layer in layers]
+            # Dashed and on top, since the two lie on each other where nothing was changed.
+            dashes, above = ((3, 2), 3) if moment == "before" else ((), 2)
+            label = f"{moment} (median)"
+            axes.plot(layers, middle, color=colour, linewidth=2.2, dashes=dashes, zorder=above, label=label)
+        axes.axhline(k + 1, color=INK, linewidth=0.8, linestyle="--")
+        axes.annotate(f"hidden from {k}", (0, k + 1), xytext=(2, 3), textcoords="offset points", fontsize=8)
+        axes.set_yscale("log")
+        axes.set_xlabel("layer")
+        axes.set_ylabel("rank + 1 in the logit lens")
+        axes.legend()
+        return finish()
+
+
+def changes_by_layer(layers: Sequence[Mapping[str, int]], unit: str) -> str:
+    """Draws how many neurons, or products of rank one, each layer's change has."""
+    with _drawing("layers") as (axes, finish):
+        axes.bar([own["layer"] for own in layers], [own[unit] for own in layers], color=AFTER)
+        axes.set_xlabel("layer")
+        axes.set_ylabel(f"{unit} changed" if unit == "neurons" else f"{unit} added")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        return finish()
+
+
+def bars(name: str, rows: Sequence[tuple[str, float | None, float | None]], label: str) -> str:
+    """Draws figures between 0 and 1 as bars, before and after side by side.
+
+    Args:
+        name: Of the plot, for its identifiers.
+        rows: What is measured, before (None: not measured) and after.
+        label: Of the axis.
+    """
+    both = any(before is not None for _, before, _ in rows)
+    with _drawing(name, height=0.7 + (0.42 if both else 0.3) * len(rows)) as (axes, finish):
+        for row, (_, before, after) in enumerate(rows):
+            for value, offset, colour in ((before, -0.2, BEFORE), (after, 0.2 if both else 0, AFTER)):
+                if value is None:
+                    continue
+                axes.barh(row + offset, value, 0.36 if both else 0.6, color=colour)
+                axes.annotate(
+                    f"{value:.2f}",
+                    (value, row + offset),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    va="center",
+                    size=8,
+                )
+        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.12)
+        axes.set_xlabel(label)
+        axes.grid(axis="y", visible=False)
+        if both:
+            for moment, colour in (("before", BEFORE), ("after", AFTER)):
+                axes.barh(0, 0, color=colour, label=moment)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return finish()
+
+
+def divergences(values: Sequence[float], middle: float, mean: float) -> str:
+    """Draws the distribution of KL(original || edited) over the positions of ordinary text, on a logarithmic axis."""
+    with _drawing("divergences") as (axes, finish):
+        import numpy as np
+
+        kept = np.clip(np.array(values), _TINY_KL, None)
+        edges = np.geomspace(kept.min(), max(kept.max(), kept.min() * 10), 41)
+        axes.hist(kept, bins=edges, color=AFTER)
+        axes.set_xscale("log")
+        for value, text, side in ((middle, "median", "right"), (mean, "mean", "left")):
+            value = max(value, _TINY_KL)
+            axes.axvline(value, color=INK, linewidth=0.9, linestyle="--")
+            place, kinds = (value, 0.95), ("data", "axes fraction")
+            axes.annotate(f" {text} {value:.2g} ", place, xycoords=kinds, size=8, va="center", ha=side)
+        axes.margins(x=0.08)
+        axes.set_xlabel("KL(original || edited), nats")
+        axes.set_ylabel("positions")
+        return finish()
+
+
+def trade_off(points: Sequence[tuple[str, float, float]], baseline: float | None) -> str:
+    """Draws editors by what they cost and how well they hide.
+
+    Args:
+        points: Name, median KL on ordinary text, and efficacy of each.
+        baseline: Efficacy of the model without any edit.
+    """
+    with _drawing("trade-off") as (axes, finish):
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        ours = ("REVS", "TARS")
+        for name, cost, score in points:
+            cost = max(cost, _TINY_KL)
+            axes.scatter(cost, score, s=46, color=AFTER if name in ours else BEFORE, zorder=3)
+            axes.annotate(name, (cost, score), xytext=(6, 4), textcoords="offset points", size=9)
+        if baseline is not None:
+            axes.axhline(baseline, color=INK, linewidth=0.8, linestyle="--")
+            axes.annotate(
+                "no edit",
+                (0.01, baseline),
+                xycoords=("axes fraction", "data"),
+                xytext=(2, 3),
+                textcoords="offset points",
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(-0.05, 1.1)
+        axes.margins(x=0.25)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("cost: median KL on ordinary text, nats (left is better)")
+        axes.set_ylabel("efficacy (up is better)")
+        return finish()
+
+
+def median(values: Sequence[float]) -> float:
+    """Returns the lower median."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+@contextmanager
+def _drawing(name: str, height: float = _HEIGHT) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """Yields axes in the page's style, and what gives the finished SVG; no global state of the library is used."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("The report needs matplotlib and jinja2: pip install 'revs-tars-plugin[report]'") from error
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": name,
+        "font.size": 9,
+        "font.family": "sans-serif",
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GRID,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.grid": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.5,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+        axes = figure.subplots()
+
+        def finish() -> str:
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+            return _for_page(buffer.getvalue(), name)
+
+        yield axes, finish
+
+
+def _for_page(svg: str, name: str) -> str:
+    """The drawing alone, with identifiers of its own and the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    # Its size follows the page; what it says stands in the figure around it.
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
