@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,20 +27,31 @@ MODULE_NAMES = (
 )
 # The packaged settings that measured best, by method.
 MEASURED = {"REVS": "smollm2-135m-covariance", "TARS": "smollm2-135m", "FT-L-delete": "smollm2-135m"}
-# They edit the later half of the layers: 16 to 29 of 30.
-_FIRST_SHARE = 16 / 30
+# Names of families that the host has no YAML for.
+_GPT_NEOX = {
+    "rewrite_module_tmp": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+    "layer_module_tmp": "gpt_neox.layers.{}",
+    "mlp_module_tmp": "gpt_neox.layers.{}.mlp",
+    "attn_module_tmp": "gpt_neox.layers.{}.attention",
+    "ln_f_module": "gpt_neox.final_layer_norm",
+    "lm_head_module": "embed_out",
+}
+# How many layers the model has that they were measured on.
+_MEASURED_LAYERS = 30
 
 
 def known_module_names(model: nn.Module) -> dict[str, Any]:
-    """Returns the names of the model's modules from the first packaged YAML whose names it has.
+    """Returns the names of the model's modules: those of the first packaged YAML that it has, or GPT-NeoX's.
 
     Raises:
         InputError: When no packaged YAML fits.
     """
     inside = base_model(model)
     known = {name for name, _ in inside.named_modules()}
-    for path in sorted(packaged_hparams("REVS").glob("*.yaml")):
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    configs = [
+        yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(packaged_hparams("REVS").glob("*.yaml"))
+    ]
+    for config in (*configs, _GPT_NEOX, {**_GPT_NEOX, "lm_head_module": "lm_head"}):
         names = {key: config[key] for key in MODULE_NAMES}
         if all(name.format(0) in known for name in names.values()):
             return names
@@ -75,7 +85,7 @@ def measured_settings(kind: type[T], model: nn.Module, model_name: str) -> T:
     prefix = names["layer_module_tmp"].removesuffix("{}")
     inside = base_model(model)
     count = sum(1 for name, _ in inside.named_modules() if name.startswith(prefix) and name[len(prefix) :].isdigit())
-    layers = list(range(math.ceil(_FIRST_SHARE * count), count)) if settings.layers else []
+    layers = _at_the_same_depth(settings.layers, count)
     return replace(
         settings,
         **_own_names(settings, names),
@@ -83,6 +93,13 @@ def measured_settings(kind: type[T], model: nn.Module, model_name: str) -> T:
         layers=layers,
         stats_dir=_stats_dir(inside, names),
     )
+
+
+def _at_the_same_depth(layers: Sequence[int], count: int) -> list[int]:
+    """The layers of a deeper or flatter model that lie where these do in the one that was measured."""
+    last = max(count - 1, 1)
+    there = [layer for layer in range(count) if round(layer * (_MEASURED_LAYERS - 1) / last) in layers]
+    return there or sorted({round(layer * last / (_MEASURED_LAYERS - 1)) for layer in layers})
 
 
 def _own_names(settings: UnlearnHyperParams, names: Mapping[str, str]) -> dict[str, Any]:
