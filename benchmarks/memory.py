@@ -2,6 +2,7 @@
 
 Width 4,096, 11,008 neurons a layer, bfloat16, random weights, SmolLM2's tokenizer (vocabulary 49,152): 2 and 4 layers
 are measured, each in a process of its own, and 32 are extrapolated from the two. The share is of the 32 layers' model.
+What the allocator keeps differs by tens of MiB from run to run, which --layers 2 12 multiplies less.
 
 Run: python benchmarks/memory.py [--json FILE]
 """
@@ -31,7 +32,6 @@ from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.measuring import peak_memory
 from revs_tars_plugin.statistics import ordinary_moments
 
-_LAYERS = (2, 4)
 _FULL = 32
 PROMPTS = (
     "The e-mail address of the man at the door is",
@@ -45,6 +45,7 @@ def main() -> None:
     """Runs every part with few layers, each in its own process, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--layers", nargs=2, type=int, default=(2, 4), metavar=("FEW", "MORE"), help="of the models")
     parser.add_argument("--measure", nargs=2, metavar=("PART", "LAYERS"), help=argparse.SUPPRESS)
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
@@ -64,15 +65,15 @@ def main() -> None:
                     text=True,
                 ).stdout.splitlines()[-1]
             )
-            for layers in _LAYERS
+            for layers in arguments.layers
         )
-        each = max(0.0, (more["mib"] - few["mib"]) / (_LAYERS[1] - _LAYERS[0]))
-        extrapolated = few["mib"] + each * (_FULL - _LAYERS[0])
+        each = max(0.0, (more["mib"] - few["mib"]) / (arguments.layers[1] - arguments.layers[0]))
+        extrapolated = few["mib"] + each * (_FULL - arguments.layers[0])
         rows.append(
             {
                 "": part,
-                f"{_LAYERS[0]} layers, MiB": few["mib"],
-                f"{_LAYERS[1]} layers, MiB": more["mib"],
+                f"{arguments.layers[0]} layers, MiB": few["mib"],
+                f"{arguments.layers[1]} layers, MiB": more["mib"],
                 f"{_FULL} layers, MiB": extrapolated,
                 "of the model": extrapolated / full,
                 "reached": more["reached"],

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .adapters import base_model, without_adapter
 from .errors import InputError, did_you_mean
+from .finite import all_finite
 from .forward import evaluating, padded, without_head
 from .hyperparams import UnlearnHyperParams
 from .vocabulary import Vocabulary
@@ -248,7 +249,7 @@ class Decoder:
                 f'{key} names "{name}" with a weight of shape {tuple(weight.shape)}; it must '
                 f"{'write into' if writes else 'read'} the residual space of width {self.vocabulary.width}."
             )
-        if not bool(weight.isfinite().all()):
+        if not all_finite(weight):
             raise InputError(f'The weight "{name}.weight" holds NaN or Inf; load the model again before editing it.')
         return FeedForwardMatrix(module=module, weight_name=f"{name}.weight", neuron_dim=neuron_dim)
 

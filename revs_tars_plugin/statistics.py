@@ -6,12 +6,10 @@ A file computed for MEMIT serves here and the reverse: same path, same keys (`mo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,81 +19,12 @@ from .decoder import Decoder, LayerState
 from .errors import InputError
 from .forward import padded
 from .hyperparams import UnlearnHyperParams
+from .moment_files import MomentFiles, SecondMoment
 from .ordinary_text import sequences_of, source_label
-from .whole_files import replacing
 
 _BATCH_TOKENS = 2048
 # Of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
 _MOST_BYTES = 2**29
-
-
-@dataclass(frozen=True)
-class SecondMoment:
-    """The uncentred second moment of one layer's FF2 inputs.
-
-    Attributes:
-        total: The sum of `a a^T` over positions, float32, on the CPU, shape (f, f).
-        count: How many positions.
-    """
-
-    total: Float[Tensor, "f f"]
-    count: int
-
-    @property
-    def mean(self) -> Float[Tensor, "f f"]:
-        """The mean of `a a^T`."""
-        return self.total / max(self.count, 1)
-
-    def save(self, path: Path, n_samples: int) -> None:
-        """Writes the host's layout, under a temporary name first, so that a crash leaves no half file."""
-        arrays: dict[str, Any] = {
-            "mom2.constructor": np.array("easyeditor.util.runningstats.SecondMoment()"),
-            "mom2.count": np.array(self.count),
-            "mom2.mom2": self.total.numpy(),
-            "sample_size": np.array(n_samples),
-        }
-        with replacing(path) as file:
-            np.savez(file, **arrays)
-
-    @classmethod
-    def load(cls, path: Path) -> SecondMoment:
-        """Reads a file of ours or of the host.
-
-        Raises:
-            InputError: When it is not such a file.
-        """
-        try:
-            with np.load(path) as state:
-                return cls(torch.from_numpy(state["mom2.mom2"]).float(), int(state["mom2.count"]))
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path} is no file of second moments ({error}); delete it to have it computed."
-            ) from error
-
-
-class MomentFiles(Mapping[int, SecondMoment]):
-    """Second moments by layer, read from their files when asked for: one of a 7B model's layers takes 0.5 GB.
-
-    Attributes:
-        paths: Where they lie.
-    """
-
-    def __init__(self, paths: Mapping[int, Path], keep_alive: object = None) -> None:
-        """Remembers the files, and what has to live as long as they are needed: a temporary folder."""
-        self.paths = dict(paths)
-        self._keep_alive = keep_alive
-
-    def __getitem__(self, layer: int) -> SecondMoment:
-        """Reads one layer's file."""
-        return SecondMoment.load(self.paths[layer])
-
-    def __iter__(self) -> Iterator[int]:
-        """Iterates over the layers."""
-        return iter(self.paths)
-
-    def __len__(self) -> int:
-        """Returns the number of layers."""
-        return len(self.paths)
 
 
 def second_moments(

@@ -15,11 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .errors import InputError
+from .finite import all_finite, row_slices
 from .norms import NormGeometry, probe_norm
 from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection
 
-# Rows of the head that are widened to float64 (or multiplied) at once: bounds the extra memory.
-_SLICE = 16384
 # Vectors whose logits are held at once.
 _ROWS = 64
 # How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
@@ -62,7 +61,7 @@ class Vocabulary:
         weight = getattr(head, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             raise InputError(f'lm_head_module "{head_name}" is a {type(head).__name__} without a V x d weight matrix.')
-        if not bool(weight.isfinite().all()):
+        if not all_finite(weight):
             raise InputError(f'The head "{head_name}" holds NaN or Inf; load the model again before editing it.')
         self.norm: NormGeometry = probe_norm(norm, norm_name)
         if self.norm.gain.numel() != weight.shape[1]:
@@ -180,14 +179,14 @@ class Vocabulary:
 
     def _numerators(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
         scaled = self._centred(hidden.to(self._weight.device, torch.float32)) * self.norm.gain.to(self._weight.device)
-        return torch.cat([scaled @ part.float().T for part in torch.split(self._weight, _SLICE)], dim=-1)
+        return torch.cat([scaled @ part.float().T for part in row_slices(self._weight)], dim=-1)
 
     def _fixed_logits(self, head_bias: Tensor | None) -> Float[Tensor, " vocabulary"] | None:
         """What every vector gets whatever its direction: the norm's bias through the head, and the head's own."""
         bias = self.norm.bias.to(self._weight.device)
         if not bool(bias.any()) and (head_bias is None or not bool(head_bias.any())):
             return None
-        fixed = torch.cat([part.float() @ bias for part in torch.split(self._weight, _SLICE)])
+        fixed = torch.cat([part.float() @ bias for part in row_slices(self._weight)])
         return fixed if head_bias is None else fixed + head_bias.detach().float().to(fixed.device)
 
     @torch.no_grad()
@@ -199,13 +198,15 @@ class Vocabulary:
             factor: Tensor = kept[1]
             return factor
         gram = torch.zeros(self.width, self.width, dtype=torch.float64, device=self._weight.device)
-        for part in torch.split(self._weight, _SLICE):
+        for part in row_slices(self._weight):
             wide = part.double()
             gram.addmm_(wide.T, wide)
         mean = gram.diagonal().mean()
         # A head with fewer independent rows than columns has no inverse; a ridge far below its scale stands in.
         for ridge in (0.0, 1e-12, 1e-10, 1e-8):
-            factor, failed = torch.linalg.cholesky_ex(gram + ridge * mean * torch.eye(self.width).to(gram))
+            raised = gram.clone()
+            raised.diagonal().add_(ridge * mean)
+            factor, failed = torch.linalg.cholesky_ex(raised)
             if not failed:
                 setattr(self._head, _CACHE_ATTRIBUTE, (key, factor))
                 return factor

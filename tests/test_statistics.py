@@ -7,8 +7,9 @@ from helpers import tiny_settings
 
 from revs_tars_plugin.decoder import Decoder
 from revs_tars_plugin.errors import InputError
+from revs_tars_plugin.moment_files import MomentFiles, SecondMoment
 from revs_tars_plugin.ordinary_text import sample_from_model
-from revs_tars_plugin.statistics import SecondMoment, collect, second_moments, temporary_moments
+from revs_tars_plugin.statistics import collect, second_moments, temporary_moments
 
 
 @pytest.fixture
@@ -117,3 +118,21 @@ def test_layers_that_do_not_fit_together_take_several_passes(model, hparams):
     for layer in range(3):
         assert torch.equal(together[layer].total, apart[layer].total)
         assert together[layer].count == apart[layer].count == 9
+
+
+def test_a_moment_is_read_some_rows_at_a_time(tmp_path, monkeypatch):
+    """As if it were read whole, with rows that do not divide the width."""
+    monkeypatch.setattr("revs_tars_plugin.moment_files._MOST_BYTES", 7 * 4 * 50)
+    states = torch.randn(90, 50)
+    moment = SecondMoment(states.T @ states, 90)
+    moment.save(tmp_path / "3.npz", 9)
+    files = MomentFiles({3: tmp_path / "3.npz"})
+    found = torch.eye(50)
+    files.add_mean(3, found, 0.5)
+    torch.testing.assert_close(found, torch.eye(50) + 0.5 * moment.mean)
+    torch.testing.assert_close(files.mean_squares(3, 50), moment.mean.diagonal())
+    with pytest.raises(InputError, match=r"its matrix is \(50, 50\), the model's width is 40\); delete it"):
+        files.add_mean(3, torch.eye(40))
+    (tmp_path / "3.npz").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="is no file of second moments"):
+        files.mean_squares(3, 50)

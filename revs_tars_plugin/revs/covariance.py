@@ -169,7 +169,9 @@ def solve_jointly(
     Returns:
         The two thin factors of the change of FF2 (in f x d orientation), float32.
     """
-    readers = torch.cholesky_solve(keys.T, factor)
+    # Not cholesky_solve, which copies the factor.
+    halfway = torch.linalg.solve_triangular(factor, keys.T, upper=False)
+    readers = torch.linalg.solve_triangular(factor.mT, halfway, upper=True)
     overlaps = (keys.double() @ readers.double()).contiguous()
     own = overlaps.diagonal().clone()
     # Two equal contexts would make this singular: far below any damping in use, it only keeps the solve finite.

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..decoder import Decoder
 from ..errors import InputError
+from ..moment_files import MomentFiles
 from ..requests import Secret
-from ..statistics import MomentFiles, ordinary_moments, temporary_moments
+from ..statistics import ordinary_moments, temporary_moments
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
@@ -65,16 +66,21 @@ class LayerFactors(Mapping[int, Tensor]):
         path = Path(self._folder.name) / f"{layer}.npy"
         if path.is_file():
             return torch.from_numpy(np.load(path)).to(device)
-        first = self._ordinary[layer]
         # In place throughout: for a wide model each copy of it would be half a gigabyte.
-        moment = first.total.div_(max(first.count, 1)).to(device)
+        width = self._decoder.ff2[layer].width
+        moment = torch.zeros(width, width, device=device)
+        self._ordinary.add_mean(layer, moment)
         ridge = self._ridges[layer] * float(moment.diagonal().mean())
         for weight, files in self._extra:
-            other = files[layer]
-            moment.add_(other.total.to(device), alpha=weight / max(other.count, 1))
+            files.add_mean(layer, moment, weight)
         # A direction that no text ever uses would make the matrix singular.
         moment.diagonal().add_(max(ridge, 1e-10))
-        factor: Tensor = torch.linalg.cholesky(moment)
+        factor = _cholesky_in_place(moment)
+        if factor is None:
+            raise InputError(
+                f"The second moments of layer {layer} have no factor in float32; raise ridge_first_layer and "
+                "ridge_last_layer."
+            )
         np.save(path, factor.cpu().numpy())
         return factor
 
@@ -85,6 +91,14 @@ class LayerFactors(Mapping[int, Tensor]):
     def __len__(self) -> int:
         """Returns the number of layers."""
         return len(self._ordinary)
+
+
+def _cholesky_in_place(matrix: Float[Tensor, "f f"]) -> Float[Tensor, "f f"] | None:
+    """Returns the lower factor of a symmetric matrix in that one's own memory; None where there is none."""
+    columns = matrix.mT  # the same matrix in the order that LAPACK writes
+    failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
+    torch.linalg.cholesky_ex(columns, out=(columns, failed))
+    return None if bool(failed) else columns
 
 
 def _retained(secrets: Sequence[Secret], hparams: REVSHyperParams) -> list[str]:

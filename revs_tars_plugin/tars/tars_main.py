@@ -133,7 +133,8 @@ def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> dict[tuple[int, str
 def _activity(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> dict[int, Tensor]:
     """The root mean square of every neuron's activation on ordinary text."""
     moments = ordinary_moments(decoder, tok, hparams)
-    return {layer: moment.mean.diagonal().clamp_min(0).sqrt() for layer, moment in moments.items()}
+    squares = {layer: moments.mean_squares(layer, decoder.ff2[layer].width) for layer in moments}
+    return {layer: own.clamp_min(0).sqrt() for layer, own in squares.items()}
 
 
 def _report(outcome: ConceptOutcome) -> None:
