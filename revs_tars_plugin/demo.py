@@ -122,7 +122,9 @@ def show_demo(*, as_json: bool = False) -> None:
         return
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
     name = Path(hparams.model_name).name
-    console.print(f"\nEasyEdit ({host.generation}) with alg_name: REVS, then TARS, on {name}; {versions}\n")
+    console.print(
+        f"\nEasyEdit ({host.generation}) with alg_name: REVS, then TARS, on {name}; {versions}\n", soft_wrap=True
+    )
     console.print(_table("Forgotten", rows["facts"], lines=True))
     console.print(_table(f"Removed: {CONCEPT}", rows["concept"]))
     console.print(_table("Unrelated", rows["unrelated"]))

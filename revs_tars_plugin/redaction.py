@@ -9,8 +9,9 @@ from .data.concepts import ConceptRecord
 from .data.files import SecretRecord
 
 MASK = "•"
-# A run of so many characters of a secret counts as a part of it, in whatever text it stands.
-_RUN = 4
+# A run of so many characters of a secret counts as a part of it, in whatever text it stands; with a digit in it fewer
+# are enough, since the end of a number is sensitive by itself and no part of a common word.
+_RUN, _RUN_WITH_DIGIT = 5, 4
 
 
 class Redactor:
@@ -20,16 +21,20 @@ class Redactor:
         """Remembers what must not be shown.
 
         Args:
-            secrets: Texts that are masked wherever four characters in a row of them stand (the whole, where shorter).
+            secrets: Texts that are masked wherever a few characters in a row of them stand (the whole, where shorter).
             names: Texts that are replaced whole, such as the persons that prompts are about.
             show: Mask nothing.
         """
         self.show = show
         self._runs: dict[int, set[str]] = {}
         for secret in (secret.strip().lower() for secret in secrets):
-            width = min(_RUN, len(secret))
-            runs = {secret[start : start + width] for start in range(len(secret) - width + 1)}
-            self._runs.setdefault(width, set()).update(run for run in runs if run.strip())
+            for width in {min(_RUN, len(secret)), min(_RUN_WITH_DIGIT, len(secret))}:
+                runs = {secret[start : start + width] for start in range(len(secret) - width + 1)}
+                self._runs.setdefault(width, set()).update(
+                    run
+                    for run in runs
+                    if run.strip() and (width >= min(_RUN, len(secret)) or any(map(str.isdigit, run)))
+                )
         # The longest first, so that a name inside another does not leave half of it.
         self._names = sorted({name.strip() for name in names if name.strip()}, key=len, reverse=True)
 

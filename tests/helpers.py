@@ -4,6 +4,9 @@ import torch
 
 from revs_tars_plugin import REVSHyperParams, TARSHyperParams
 
+# Prompts of the tiny model that commands are given, with what it says behind them.
+SECRETS = ("w1 w2 w3", "w50 w60 w70 w80")
+RETAINED = "w11 w12"
 LLAMA_NAMES = {
     "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
     "layer_module_tmp": "model.layers.{}",

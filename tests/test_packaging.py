@@ -1,4 +1,4 @@
-"""What is shipped: the wheel carries the YAMLs."""
+"""What is shipped: the wheel carries the YAMLs, the report's page and the command."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_wheel_carries_every_yaml(tmp_path):
+def test_the_wheel_carries_what_is_no_module(tmp_path):
     """Built offline with the environment's own setuptools, from a copy, so that no build folder is left behind."""
     source = tmp_path / "source"
     source.mkdir()
@@ -24,4 +24,7 @@ def test_the_wheel_carries_every_yaml(tmp_path):
     yamls = {f"revs_tars_plugin/{path.relative_to(ROOT)}" for path in (ROOT / "hparams").rglob("*.yaml")}
     assert yamls
     assert yamls <= names
+    assert {"revs_tars_plugin/report/page.html.jinja", "revs_tars_plugin/data/concepts.yaml"} <= names
     assert not any(name.startswith(("tests", "hparams/")) for name in names)
+    (entry,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert "revs-tars = revs_tars_plugin.cli:main" in zipfile.ZipFile(wheel).read(entry).decode()

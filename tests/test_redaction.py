@@ -10,7 +10,13 @@ def test_the_whole_and_parts_are_masked_whatever_the_case():
     redact = Redactor(["jane.roe@example.org"])
     assert redact("Write to JANE.ROE@example.org now") == "Write to •••••••••••••••••••• now"
     assert redact("Write to jane.ro, or to roe@exa.com") == "Write to •••••••, or to •••••••.com"
-    assert redact("Write to Jan, or to roe") == "Write to Jan, or to roe"
+    assert redact("Jane wrote an example") == "Jane wrote an •••••••"
+    assert redact("Jane wrote to Roe") == "Jane wrote to Roe"
+
+
+def test_of_numbers_the_last_four_digits_are_masked():
+    redact = Redactor(["123-45-6789"])
+    assert redact("It ends in 6789, not in 6798, nor 12") == "It ends in ••••, not in 6798, nor 12"
 
 
 def test_short_secrets_are_masked_whole():

@@ -159,6 +159,14 @@ def test_what_a_model_says_is_text_and_the_secret_is_masked(page):
     assert NAME not in content
 
 
+def test_identifiers_are_unique(page):
+    content = evaluation()
+    content["edits"] *= 2
+    opened = page(results=[content, comparison()])
+    ids = opened.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
+    assert len(ids) == len(set(ids)) > 50
+
+
 def test_one_kind_of_result_is_enough(page):
     assert page(results=[comparison()]).locator("figure").count() == 1
     assert page(results=[evaluation()]).locator("figure").count() == 5

@@ -54,17 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
             obj=session,
         )
+        if code == INTERRUPTED:  # what newer versions make of Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except KeyboardInterrupt:
-        print("interrupted; files are whole or not there, and nothing else was changed", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         return _failed(error, session)
     finally:
         logging.getLogger("revs_tars_plugin").removeHandler(session.log_handler)
 
 
-def _failed(error: Exception, session: Session) -> int:
+def _failed(error: BaseException, session: Session) -> int:
     """Says what went wrong in one sentence, with the whole story where --debug asks for it."""
     if session.debug:
         print(session.redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
@@ -74,8 +73,8 @@ def _failed(error: Exception, session: Session) -> int:
     elif hasattr(error, "format_message"):  # what the parser refuses
         said = str(error.format_message())
         said += _help_hint(error)
-    elif type(error).__name__ == "Abort":  # typer turns Ctrl-C and an end of input into it
-        return INTERRUPTED
+    elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # which typer makes of it
+        said, code = "interrupted; files are whole or not there", INTERRUPTED
     else:
         said = f"unexpected {type(error).__name__}: {error}; --debug shows where"
         code = UNEXPECTED
@@ -83,6 +82,6 @@ def _failed(error: Exception, session: Session) -> int:
     return code
 
 
-def _help_hint(error: Exception) -> str:
+def _help_hint(error: BaseException) -> str:
     context = getattr(error, "ctx", None)
     return f" See {context.command_path} --help." if context is not None else ""

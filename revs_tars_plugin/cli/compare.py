@@ -58,6 +58,9 @@ def compare(
         str | None, typer.Option(help="What the host's own editors write in a secret's place; by default 'unknown'.")
     ] = None,
     text: options.Text = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where EasyEdit puts the model: cpu or a CUDA device's number.")
+    ] = None,
     k: Annotated[int, typer.Option(help="From how many places on a token counts as hidden.")] = 100,
     seed: options.Seed = None,
     output: Annotated[
@@ -81,13 +84,15 @@ def compare(
     """
     session = session_of(context)
     if output is not None:
-        output = options.free(output, overwrite)
+        output = options.free(output, overwrite, file)
+    if device is not None and device != "cpu" and not device.isdigit():
+        raise InputError(f'--device is "{device}"; EasyEdit takes cpu or the number of a CUDA device.')
     asked = read_asked(file, session) if file is not None else None
     if model != "demo" and asked is None:
         raise InputError("--model needs FILE: prompts and what must not follow.")
     if asked is not None and asked.concepts:
         raise InputError("FILE holds concepts; the comparison is of secrets: CSV or JSON lines with prompt and target.")
-    rows, content = _run(asked, model, method, settings, replacement, text, k, seed or 0, verbose, quiet)
+    rows, content = _run(asked, model, method, settings, replacement, text, device, k, seed or 0, verbose, quiet)
     if output is not None:
         from ..results import write_result
 
@@ -108,6 +113,7 @@ def _run(
     settings: Sequence[str],
     replacement: str | None,
     text: str | None,
+    device: str | None,
     k: int,
     seed: int,
     verbose: bool,
@@ -141,6 +147,7 @@ def _run(
         stats_dir=stats_dir,
         k=k,
         seed=seed,
+        device=int(device) if device and device.isdigit() else device,
         verbose=verbose,
         progress=not quiet,
     )

@@ -62,9 +62,9 @@ def edit(
     Example: revs-tars edit secrets.csv --model ./my-model -o edit.safetensors --merged ./clean-model
     """
     session = session_of(context)
-    output = options.free(output, overwrite)
+    output = options.free(output, overwrite, file, model, settings, *after)
     if merged is not None:
-        merged = options.free(merged, overwrite)
+        merged = options.free(merged, overwrite, model)
     asked = read_asked(file, session)
     from .loading import load_model, method_named, methods, save_model, settings_for
 
@@ -126,7 +126,7 @@ def undo(
 
     Example: revs-tars undo edit.safetensors --model ./clean-model --base ./my-model -o ./restored
     """
-    output = options.free(output, overwrite)
+    output = options.free(output, overwrite, model, base)
     from ..edits import EditSet
     from .loading import load_model, save_model
 

@@ -67,7 +67,7 @@ def evaluate(
     """
     session = session_of(context)
     if output is not None:
-        output = options.free(output, overwrite)
+        output = options.free(output, overwrite, file, *edits)
     if edits and base is not None:
         raise InputError("--edit and --base are two ways to say what changed; leave one out.")
     asked = read_asked(file, session)
@@ -160,31 +160,32 @@ class _Measurement:
             reference=reference,
             **self.arguments,
         )
-        prompts = [prompt for _, prompt, _ in self._prompts()]
+        prompts = [prompt for _, prompt, _, _ in self._prompts()]
         self.said[moment] = greedy_continuations(loaded.model, loaded.tok, prompts, 16)
 
     def texts(self) -> list[dict[str, str]]:
         """Returns every prompt with what the model says behind it, masked unless the session shows secrets."""
         redact = self.session.redact
-        return [
-            {
-                "kind": kind,
-                "prompt": redact(prompt),
-                "target": redact(target),
-                **{moment: redact(texts[index]) for moment, texts in self.said.items()},
-            }
-            for index, (kind, prompt, target) in enumerate(self._prompts())
-        ]
+        rows = []
+        for index, (kind, prompt, target, subject) in enumerate(self._prompts()):
+            said = {moment: redact(texts[index]) for moment, texts in self.said.items()}
+            row = {"kind": kind, "prompt": redact(prompt), "target": redact(target), **said}
+            # So that whoever draws it can still mask whom it is about.
+            rows.append({**row, "subject": subject} if redact.show else row)
+        return rows
 
-    def _prompts(self) -> Sequence[tuple[str, str, str]]:
-        secrets = [("forgotten", record.prompt, record.target) for record in self.asked.forget]
+    def _prompts(self) -> Sequence[tuple[str, str, str, str]]:
+        secrets, retained = (
+            [(kind, record.prompt, record.target, record.subject or "") for record in records]
+            for kind, records in (("forgotten", self.asked.forget), ("retained", self.asked.retain))
+        )
         concepts = [
-            (kind, prompt, concept.name)
+            (kind, prompt, concept.name, "")
             for concept in self.asked.concepts
             for kind, prompts in (("forgotten", concept.prompts), ("held out", concept.held_out))
             for prompt in prompts
         ]
-        return [*secrets, *concepts, *(("retained", record.prompt, record.target) for record in self.asked.retain)]
+        return [*secrets, *concepts, *retained]
 
 
 def _names(loaded: Loaded, settings: str | None) -> Any:

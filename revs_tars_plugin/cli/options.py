@@ -46,7 +46,8 @@ Requests = Annotated[
     typer.Argument(
         metavar="FILE",
         help="What to forget: CSV or JSON lines with prompt and target, and where there are any subject, "
-        "rephrase_prompt and retain (yes: must stay); or YAML with concepts. - reads standard input.",
+        "rephrase_prompt and retain (yes: must stay); or YAML with a list of concepts, each with name, prompts and, to "
+        "measure, held_out, foreign and facts. - reads standard input.",
     ),
 ]
 Settings = Annotated[
@@ -108,13 +109,20 @@ Secret = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
 
 
-def free(path: Path, overwrite: bool) -> Path:
+def free(path: Path, overwrite: bool, *inputs: str | Path | None) -> Path:
     """Returns a place to write to.
 
+    Args:
+        path: The place.
+        overwrite: Whether what stands there may be replaced.
+        inputs: What is read; none of it is ever replaced.
+
     Raises:
-        InputError: When something stands there and may not be replaced; said before any work.
+        InputError: When it may not be written to; said before any work.
     """
     path = path.expanduser()
+    if any(given and Path(given).expanduser().resolve() == path.resolve() for given in inputs):
+        raise InputError(f"{path} is read here, so it cannot be the output; name another place.")
     if not overwrite and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise InputError(f"{path} is there already; name another place, or add --overwrite.")
     return path

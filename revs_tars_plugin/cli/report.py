@@ -35,7 +35,7 @@ def report(
 
     Example: revs-tars report result.json comparison.json -o report.html
     """
-    output = options.free(output, overwrite)
+    output = options.free(output, overwrite, *results)
     from ..report import write_report
     from ..results import read_result
 

@@ -13,6 +13,7 @@ import typer
 
 from ..errors import InputError, did_you_mean
 from ..redaction import Redactor
+from ..shown import shown
 
 
 class Session:
@@ -67,15 +68,6 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(Text(shown(row.get(name))) for name in columns))
     console.print(table)
-
-
-def shown(value: Any) -> str:
-    """A figure as people read it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _is_text(rows: Sequence[Mapping[str, Any]], name: str) -> bool:

@@ -71,7 +71,7 @@ def merged(
 
     Example: revs-tars export merged edit.safetensors --model ./my-model -o clean-model
     """
-    output = options.free(output, overwrite)
+    output = options.free(output, overwrite, model)
     from ..edits import EditSet
     from .loading import load_model, save_model
 

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..shown import shown
+
+_DIGITS = 4
+
 
 @dataclass(frozen=True)
 class UnlearningReport:
@@ -42,7 +46,7 @@ class UnlearningReport:
     def to_markdown(self) -> str:
         """Returns tables: the summary, a line for every secret, and one for every concept."""
         lines = ["| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {_shown(value)} |" for name, value in self.summary.items()]
+        lines += [f"| {name} | {shown(value, _DIGITS)} |" for name, value in self.summary.items()]
         lines += [*_table("secret", self.rows), *_table("concept", self.concepts)]
         return "\n".join(lines) + "\n"
 
@@ -54,13 +58,5 @@ def _table(label: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["", "| " + " | ".join([label, *columns]) + " |", "|---" * (len(columns) + 1) + "|"]
     for index, row in enumerate(rows):
-        lines.append("| " + " | ".join([str(index), *(_shown(row.get(name)) for name in columns)]) + " |")
+        lines.append("| " + " | ".join([str(index), *(shown(row.get(name), _DIGITS) for name in columns)]) + " |")
     return lines
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

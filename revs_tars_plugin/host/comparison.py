@@ -69,6 +69,7 @@ def compare(
     attacks: Sequence[str] = ("logit lens", "perturbation", "delta", "paraphrase"),
     k: int = 100,
     seed: int = 0,
+    device: int | str | None = None,
     verbose: bool = False,
     progress: bool = False,
 ) -> list[ComparisonRow]:
@@ -86,6 +87,7 @@ def compare(
         attacks: See `evaluate_unlearning`.
         k: From how many places on a token counts as hidden.
         seed: Of the methods, of the host's random numbers, and of the evaluation.
+        device: Where the host puts the model: "cpu" or a CUDA device's number; by default what the YAMLs say.
         verbose: Let the host print.
         progress: Show a progress bar.
 
@@ -97,7 +99,12 @@ def compare(
     """
     if not forget:
         raise InputError("forget is empty; give at least one secret.")
-    hparams = {name: _settings(name, settings or {}, model_name, stats_dir, seed) for name in dict.fromkeys(methods)}
+    common = {"model_name": str(model_name), "seed": seed}
+    if stats_dir is not None:
+        common["stats_dir"] = str(stats_dir)
+    if device is not None:
+        common["device"] = device
+    hparams = {name: _settings(name, settings or {}, common) for name in dict.fromkeys(methods)}
     first = next(iter(hparams.values()), None)
     if first is None:
         raise InputError("methods is empty; name at least one.")
@@ -157,19 +164,16 @@ def _row(
     return ComparisonRow(editor.alg_name, found.summary, found.seconds, found.peak_mib, found.n_changed)
 
 
-def _settings(
-    name: str, given: Mapping[str, str | Path], model_name: str | Path, stats_dir: str | Path | None, seed: int
-) -> Any:
+def _settings(name: str, given: Mapping[str, str | Path], common: Mapping[str, Any]) -> Any:
+    """A method's settings from its YAML, with what is the same for all in place of what stands there."""
     known = HOST.module("util.alg_dict").ALG_DICT
     if name not in known:
         raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
     path = given.get(name) or packaged_hparams(name) / f"{_PACKAGED.get(name, 'smollm2-135m')}.yaml"
     hparams = load_settings(HOST, name, path)
-    hparams.model_name = str(model_name)
-    if hasattr(hparams, "seed"):
-        hparams.seed = seed
-    if stats_dir is not None and hasattr(hparams, "stats_dir"):
-        hparams.stats_dir = str(stats_dir)
+    for key, value in common.items():
+        if hasattr(hparams, key):
+            setattr(hparams, key, value)
     return hparams
 
 

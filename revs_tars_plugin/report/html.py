@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..redaction import Redactor
+from ..shown import shown
 from ..whole_files import replacing
 from . import plots
 
@@ -97,7 +98,7 @@ def write_report(
         texts=_texts(evaluation, show_secrets) if evaluation else [],
         figures=evaluation_figures(evaluation) if evaluation else [],
         trade_off=comparison_figure(comparison) if comparison else None,
-        shown=_shown,
+        shown=shown,
     )
     file = Path(path).expanduser()
     try:
@@ -114,7 +115,7 @@ def evaluation_figures(content: Mapping[str, Any]) -> list[Figure]:
     k = after["settings"]["k"]
     found = [
         _ranks(moments, k),
-        *(_changes(edit) for edit in content["edits"]),
+        *(_changes(edit, f"layers-{number}") for number, edit in enumerate(content["edits"], 1)),
         _bars("hiding", f"Hidden under attack, k = {k}", _HIDING, moments, "1: hidden, 0: plain", k),
         _bars("coming-out", "What still comes out", _COMING_OUT, moments, "0: nothing, 1: everything", None),
         _divergences(after),
@@ -147,7 +148,7 @@ def _ranks(moments: Mapping[str, Mapping[str, Any]], k: int) -> Figure | None:
     )
 
 
-def _changes(edit: Mapping[str, Any]) -> Figure | None:
+def _changes(edit: Mapping[str, Any], name: str) -> Figure | None:
     layers = edit["layers"]
     if not layers:
         return None
@@ -155,9 +156,9 @@ def _changes(edit: Mapping[str, Any]) -> Figure | None:
     most = max(layers, key=lambda own: own[unit])
     total = sum(own[unit] for own in layers)
     return Figure(
-        "layers",
+        name,
         f"Where {edit['method']} changed the model",
-        plots.changes_by_layer(layers, unit),
+        plots.changes_by_layer(name, layers, unit),
         f"{total} {unit} in {len(layers)} layers, most ({most[unit]}) in layer {most['layer']}; "
         f"{edit['n_changed']:,} numbers at most.",
         ("layer", unit),
@@ -182,7 +183,7 @@ def _bars(
         plots.bars(name, rows, label),
         f"{len(rows)} measures ({label}); the weakest after the edit: {worst[0]}, {worst[2]:.2f}.",
         ("measure", *(["before"] if before else []), "after"),
-        [(text, *([_shown(old)] if before else []), _shown(new)) for text, old, new in rows],
+        [(text, *([shown(old)] if before else []), shown(new)) for text, old, new in rows],
     )
 
 
@@ -193,7 +194,7 @@ def _divergences(report: Mapping[str, Any]) -> Figure | None:
     summary = report["summary"]
     ordered = sorted(values)
     shares = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-    quantiles = [(f"{share:.0%}", _shown(ordered[round(share * (len(ordered) - 1))])) for share in shares]
+    quantiles = [(f"{share:.0%}", shown(ordered[round(share * (len(ordered) - 1))])) for share in shares]
     return Figure(
         "divergences",
         "Cost on ordinary text",
@@ -221,7 +222,7 @@ def comparison_figure(content: Mapping[str, Any]) -> Figure | None:
         f"{len(edited)} editors on the same {content['forgotten']} secrets, k = {content['k']}; {best[0]} hides most "
         f"(efficacy {best[2]:.2f}) at a median KL of {best[1]:.2g} nats.",
         ("editor", "median KL, nats", "efficacy"),
-        [(name, _shown(cost), _shown(score)) for name, cost, score in edited],
+        [(name, shown(cost), shown(score)) for name, cost, score in edited],
     )
 
 
@@ -231,8 +232,8 @@ def _headlines(content: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "name": text,
-            "after": _shown(after[name]),
-            "before": _shown(before[name]) if name in before and name not in _COSTS else "",
+            "after": shown(after[name]),
+            "before": shown(before[name]) if name in before and name not in _COSTS else "",
         }
         for name, text in _HEADLINES.items()
         if name in after
@@ -250,11 +251,3 @@ def _texts(content: Mapping[str, Any], show: bool) -> list[dict[str, Any]]:
 
 def _spelt(figure: str) -> str:
     return figure.replace("_", " ")
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

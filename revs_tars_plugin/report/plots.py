@@ -44,9 +44,9 @@ def ranks_by_layer(moments: Mapping[str, Sequence[Sequence[int]]], k: int) -> st
         return finish()
 
 
-def changes_by_layer(layers: Sequence[Mapping[str, int]], unit: str) -> str:
-    """Draws how many neurons, or products of rank one, each layer's change has."""
-    with _drawing("layers") as (axes, finish):
+def changes_by_layer(name: str, layers: Sequence[Mapping[str, int]], unit: str) -> str:
+    """Draws how many neurons, or products of rank one, each layer's change has; `name` is the plot's."""
+    with _drawing(name) as (axes, finish):
         axes.bar([own["layer"] for own in layers], [own[unit] for own in layers], color=AFTER)
         axes.set_xlabel("layer")
         axes.set_ylabel(f"{unit} changed" if unit == "neurons" else f"{unit} added")

@@ -1,0 +1,69 @@
+"""A tiny model in a folder with secrets that it knows, and a way to run commands on it."""
+
+import pytest
+import torch
+import yaml
+from helpers import RETAINED, SECRETS, tiny_settings
+
+from revs_tars_plugin.cli import main
+
+
+@pytest.fixture
+def folder(model, tok, tmp_path):
+    """A checkpoint as a user has one."""
+    model.save_pretrained(tmp_path / "model")
+    tok.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def said(model, tok):
+    """What the model says after each prompt."""
+
+    def after(prompt):
+        ids = tok(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
+        return tok.decode(out[0, ids.shape[1] :])
+
+    return after
+
+
+@pytest.fixture
+def secrets(said, tmp_path):
+    lines = [f"{prompt},{said(prompt)},,no" for prompt in SECRETS]
+    path = tmp_path / "secrets.csv"
+    path.write_text("\n".join(["prompt,target,rephrase_prompt,retain", *lines, f"{RETAINED},{said(RETAINED)},,yes"]))
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_settings(device="cpu").to_dict()))
+    return path
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command; gives exit code, standard output and standard error."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def edited(run, folder, secrets, settings, tmp_path):
+    """A saved edit and the merged model."""
+    code, _, err = run(
+        *("edit", secrets, "-m", folder, "-s", settings, "-o", tmp_path / "edit.safetensors"),
+        *("--merged", tmp_path / "merged", "--quiet"),
+    )
+    assert code == 0, err
+    return tmp_path / "edit.safetensors"
