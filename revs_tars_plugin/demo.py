@@ -20,6 +20,7 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from . import register
 from .data import demo_model
@@ -77,38 +78,48 @@ def show_demo(*, as_json: bool = False) -> None:
 
     from easyeditor import BaseEditor, REVSHyperParams, TARSHyperParams
 
-    hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m.yaml")
-    hparams.batch_size = len(FACTS)
-    editor = BaseEditor.from_hparams(hparams)
-    before = _picture(editor.model, editor.tok)
-    start = time.perf_counter()
-    metrics, _, weights = editor.batch_edit(
-        prompts=[prompt for prompt, _ in FACTS],
-        target_new=[target for _, target in FACTS],
-        # Keep the edit: the first says so to branch main, the second to the release.
-        sequential_edit=True,
-        keep_original_weight=False,
-        verbose=False,
-    )
-    facts_seconds = time.perf_counter() - start
-    facts = weights.edits
+    # Four steps of some seconds each; None: shown on a terminal alone.
+    with tqdm(total=4, desc="loading the model", bar_format="{desc} {bar} {elapsed}", disable=None) as bar:
 
-    hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / "smollm2-135m.yaml")
-    hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
-    # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
-    editor = BaseEditor.from_hparams(hparams)
-    facts.apply(editor.model)
-    start = time.perf_counter()
-    _, model, weights = editor.batch_edit(
-        prompts=list(CONCEPT_PROMPTS),
-        target_new=[CONCEPT] * len(CONCEPT_PROMPTS),
-        sequential_edit=True,
-        keep_original_weight=False,
-        verbose=False,
-    )
-    concept_seconds = time.perf_counter() - start
-    concept = weights.edits
-    after = _picture(model, editor.tok)
+        def step(what: str) -> None:
+            bar.update()
+            bar.set_description(what)
+
+        hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m.yaml")
+        hparams.batch_size = len(FACTS)
+        editor = BaseEditor.from_hparams(hparams)
+        step("REVS: four facts")
+        before = _picture(editor.model, editor.tok)
+        start = time.perf_counter()
+        metrics, _, weights = editor.batch_edit(
+            prompts=[prompt for prompt, _ in FACTS],
+            target_new=[target for _, target in FACTS],
+            # Keep the edit: the first says so to branch main, the second to the release.
+            sequential_edit=True,
+            keep_original_weight=False,
+            verbose=False,
+        )
+        facts_seconds = time.perf_counter() - start
+        facts = weights.edits
+
+        step("loading the model")
+        hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / "smollm2-135m.yaml")
+        hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
+        # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
+        editor = BaseEditor.from_hparams(hparams)
+        step("TARS: a concept")
+        facts.apply(editor.model)
+        start = time.perf_counter()
+        _, model, weights = editor.batch_edit(
+            prompts=list(CONCEPT_PROMPTS),
+            target_new=[CONCEPT] * len(CONCEPT_PROMPTS),
+            sequential_edit=True,
+            keep_original_weight=False,
+            verbose=False,
+        )
+        concept_seconds = time.perf_counter() - start
+        concept = weights.edits
+        after = _picture(model, editor.tok)
 
     rows = {
         "facts": _fact_rows(before, after, facts.outcomes, metrics),

@@ -70,8 +70,13 @@ def _file_texts(path: Path) -> Iterator[str]:
 
 
 def _dataset_texts(name: str) -> Iterator[str]:
-    import datasets
-
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(
+            f'Reading the data set "{name}" needs the package datasets: pip install datasets; or name a text file, or '
+            f'"{SAMPLED}".'
+        ) from error
     path, config = _HOST_DATASETS.get(name, (name, None))
     try:
         rows = datasets.load_dataset(path, config, split="train", streaming=True)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 FORMAT = "revs-tars-result"
 VERSION = 1
-KINDS = ("evaluation", "comparison")
+# Each with what it must hold.
+KINDS = {
+    "evaluation": ("model", "edits", "texts", "after"),
+    "comparison": ("model", "host", "k", "forgotten", "retained", "rows"),
+}
 # Settings that name files of the author's machine, or of no interest to a reader.
 PRIVATE_SETTINGS = ("model_name", "stats_dir", "retain_texts", "mom2_dataset", "device", "max_length", "batch_size")
 
@@ -71,6 +75,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
             f"{file} is a result of version {content.get('version')}, this library reads {VERSION}; "
             "update revs-tars-plugin or measure again."
         )
+    missing = [name for name in (*KINDS[content["kind"]], "created", "versions", "redacted") if name not in content]
+    if missing:
+        raise InputError(f'{file} has no "{missing[0]}"; it was changed, so measure again.')
     return content
 
 

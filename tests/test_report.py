@@ -195,6 +195,7 @@ def test_results_go_through_their_file(tmp_path):
         ("{", "is no JSON"),
         ("[]", "is no result"),
         (json.dumps({"format": FORMAT, "kind": "evaluation", "version": VERSION + 1}), "update revs-tars-plugin"),
+        (json.dumps({"format": FORMAT, "kind": "comparison", "version": VERSION}), 'has no "model"; it was changed'),
     ):
         (tmp_path / "r.json").write_text(text)
         with pytest.raises(InputError, match=message):

@@ -42,7 +42,10 @@ def read_asked(file: str, session: Session) -> Asked:
         InputError: When it cannot be read, or asks for nothing.
     """
     if file == "-":
-        name, text = "standard input", sys.stdin.read()
+        try:
+            name, text = "standard input", sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise InputError(f"Standard input is not UTF-8 (byte {error.start}); convert it first.") from error
         ending = _guessed(text)
     else:
         path = Path(file).expanduser()

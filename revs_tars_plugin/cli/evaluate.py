@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from tqdm import tqdm
 
 from ..errors import InputError, did_you_mean
 from . import options
@@ -17,6 +18,10 @@ from .session import Session, check_goals, print_json, print_table, session_of
 if TYPE_CHECKING:
     from ..evaluation import UnlearningReport
     from .loading import Loaded
+
+
+# Prompts that are asked together.
+_PROMPTS = 16
 
 
 def add_to(app: typer.Typer) -> None:
@@ -161,7 +166,12 @@ class _Measurement:
             **self.arguments,
         )
         prompts = [prompt for _, prompt, _, _ in self._prompts()]
-        self.said[moment] = greedy_continuations(loaded.model, loaded.tok, prompts, 16)
+        batches = [prompts[start : start + _PROMPTS] for start in range(0, len(prompts), _PROMPTS)]
+        self.said[moment] = [
+            text
+            for batch in tqdm(batches, "asking", disable=not self.arguments["progress"])
+            for text in greedy_continuations(loaded.model, loaded.tok, batch, 16)
+        ]
 
     def texts(self) -> list[dict[str, str]]:
         """Returns every prompt with what the model says behind it, masked unless the session shows secrets."""

@@ -76,7 +76,10 @@ Device = Annotated[
     typer.Option(help='A torch device, or "auto" to spread layers; by default the accelerator, else the CPU.'),
 ]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's own), float32, bfloat16 or float16.")]
-Seed = Annotated[int | None, typer.Option(help="Of everything that is drawn at random; by default the settings' own.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**32, help="Of everything that is drawn at random; by default the settings' own."),
+]
 Text = Annotated[
     str | None,
     typer.Option(

@@ -118,7 +118,14 @@ def compare(
     text = OrdinaryText.of(editor.model, editor.tok, corpus) if corpus else None
     evaluation: dict[str, Any] = {"retain": list(retain), "attacks": attacks, "k": k, "seed": seed}
     before = evaluate_unlearning(
-        editor.model, editor.tok, forget, names=module_names(first), positions="all", reference=text, **evaluation
+        editor.model,
+        editor.tok,
+        forget,
+        names=module_names(first),
+        positions="all",
+        reference=text,
+        progress=progress,
+        **evaluation,
     )
     rows = [ComparisonRow(NO_EDIT, before.summary)]
     expected = _state(editor.model)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from ..decoder import Decoder
 from ..edits import EditSet, applied
@@ -99,8 +100,12 @@ def execute_revs(
     by_covariance = hparams.localization == "covariance"
     by_siblings = hparams.token_method in ("specific", "chained")
     siblings = make_siblings(secrets, hparams.siblings if by_covariance or by_siblings else 0, hparams.seed)
-    targets = choose_targets(model, tok, secrets, siblings, hparams, generator)
-    geometry = key_geometry(decoder, tok, secrets, siblings, hparams) if by_covariance else None
+    with tqdm(desc="choosing tokens", total=2, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
+        targets = choose_targets(model, tok, secrets, siblings, hparams, generator)
+        bar.update()
+        bar.set_description("reading siblings")
+        geometry = key_geometry(decoder, tok, secrets, siblings, hparams) if by_covariance else None
+        bar.update()
     with TrialEdits() as trial:
         outcomes = Demoter(decoder, targets, margins, hparams, geometry, generator, trial, progress).demote_all()
         edits = trial.collect("REVS", tuple(outcomes))

@@ -1,5 +1,6 @@
 """What commands refuse and how they say it, and what they never show."""
 
+import io
 import logging
 import os
 import subprocess
@@ -86,6 +87,12 @@ def test_the_log_is_masked(run, folder, said, tmp_path):
         (["edit", "secrets.csv", "-m", "model", "-o", "e", "--require", "reached"], "write a figure, >= or <="),
         (["edit", "secrets.csv", "-m", "model", "-o", "e", "-s", "tiny.yaml", "--protect"], "--protect needs REVS"),
         (["edit", "secrets.csv", "-m", "model", "-o", "e", "--sed", "1"], "No such option"),
+        (["edit", "secrets.csv", "-m", "model", "-o", "e", "--seed", "-1"], "'--seed'"),
+        (["edit", "secrets.csv", "-m", "model", "-o", "e", "--text", "none.txt"], "none.txt cannot be read"),
+        (
+            ["edit", "secrets.csv", "-m", "model", "-o", "e", "--text", "no/such"],
+            'The data set "no/such" cannot be read',
+        ),
         (["evaluate", "secrets.csv", "-m", "model", "--attack", "lens"], "--attack is"),
         (["evaluate", "secrets.csv", "-m", "model", "--k", "1000"], "k is 1000"),
         (["evaluate", "secrets.csv", "-m", "model", "--tokens", "some"], 'positions is "some"'),
@@ -116,6 +123,16 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert message in last
     assert "Traceback" not in out + err
     assert not [path for path in tmp_path.rglob("*") if path not in before and "home" not in path.parts]
+
+
+def test_what_is_missing_is_named(run, folder, secrets, settings, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    arguments = ("-m", folder, "-o", tmp_path / "e.safetensors", "-q")
+    code, _, err = run("edit", secrets, *arguments, "--text", "wikitext")
+    assert (code, "needs the package datasets: pip install datasets" in err) == (2, True)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"prompt,target\n\xff,b"), encoding="utf-8"))
+    code, _, err = run("edit", "-", *arguments)
+    assert (code, "Standard input is not UTF-8 (byte 14)" in err) == (2, True)
 
 
 def test_debug_shows_where(run, tmp_path):
