@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -79,7 +81,11 @@ def show_demo(*, as_json: bool = False) -> None:
     from easyeditor import BaseEditor, REVSHyperParams, TARSHyperParams
 
     # Four steps of some seconds each; None: shown on a terminal alone.
-    with tqdm(total=4, desc="loading the model", bar_format="{desc} {bar} {elapsed}", disable=None) as bar:
+    with (
+        tqdm(total=4, desc="loading the model", bar_format="{desc} {bar} {elapsed}", disable=None) as bar,
+        # JSON stands alone on standard output, whatever the host prints.
+        contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+    ):
 
         def step(what: str) -> None:
             bar.update()
