@@ -16,8 +16,8 @@ from . import options
 def add_to(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(demo)
-    # What stands behind the script is the script's own.
-    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+    # What stands behind the script is the script's own, --help and --debug as well.
+    app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(run)
 
 
 def demo(context: typer.Context, json: options.Json = False, debug: options.Debug = False) -> None:

@@ -30,6 +30,7 @@ TARS takes the same arguments and removes the name that follows the prompts.
 """
 
 import argparse
+import sys
 
 sys.path.append("..")
 

@@ -1,6 +1,7 @@
 """Contributing to EasyEdit: into a real clone of branch main, which afterwards edits without this package."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from revs_tars_plugin import HostError
+from revs_tars_plugin.cli import main
 from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.host import upstream
 
@@ -57,6 +59,24 @@ def test_what_is_generated_is_python_and_complete():
         top = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
         modules = {getattr(node, "module", None) or node.names[0].name for node in top if not getattr(node, "level", 0)}
         assert not {"jaxtyping", "faker", "peft", "psutil"} & modules, name
+
+
+def test_the_example_that_goes_with_it_starts(host, tmp_path, capsys):
+    """Whatever the generation: with this package registered it is a script like any other."""
+    script = tmp_path / "run_revs_tars.py"
+    script.write_text(upstream._new_files()["examples/run_revs_tars.py"])
+    assert main(["run", str(script), "--help"]) == 0
+    assert "--method {REVS,TARS}" in capsys.readouterr().out
+
+
+@needs_clone
+def test_the_command_installs_once(clone, capsys):
+    found = []
+    for _ in range(2):
+        assert main(["upstream", str(clone), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["written"])
+    assert set(ENTRIES) < set(found[0])
+    assert found[1] == []
 
 
 @needs_clone
