@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import torch
 import yaml
 from helpers import RETAINED, SECRETS, assert_same_bits, snapshot, tiny_tars
 from transformers import AutoModelForCausalLM
@@ -57,6 +58,16 @@ def test_a_setting_may_be_changed_on_the_command_line(run, folder, secrets, sett
     assert run(*arguments, "--set", "max_tokens=1", "--set", "layers=[1, 2]")[0] == 0
     saved = EditSet.load(tmp_path / "e.safetensors").settings
     assert (saved["max_tokens"], saved["layers"], saved["seed"]) == (1, [1, 2], 3)
+
+
+def test_device_and_dtype_are_the_model_s(run, folder, secrets, settings, tmp_path):
+    arguments = ("-m", folder, "-s", settings, "-o", tmp_path / "e.safetensors", "--merged", tmp_path / "half")
+    code, _, err = run("edit", secrets, *arguments, "--dtype", "bfloat16", "--device", "cpu")
+    assert code == 0, err
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "half")
+    assert model.dtype == torch.bfloat16
+    assert {edit.after.dtype for edit in EditSet.load(tmp_path / "e.safetensors").edits} == {torch.bfloat16}
+    assert run("evaluate", secrets, "-m", folder, "--device", "auto", "--k", 20, "--attack", "logit lens")[0] == 0
 
 
 def test_undo_gives_the_bits_back_with_and_without_the_base(run, folder, edited, tmp_path):
