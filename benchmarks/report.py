@@ -18,8 +18,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from revs_tars_plugin.cli import main as revs_tars
-from revs_tars_plugin.data.memorised import memorised_model
-from revs_tars_plugin.data.secrets import synthetic_secrets
+from revs_tars_plugin.data.memorised import memorised_demo
 
 _WIDTH, _HEIGHT = 1000, 1165
 
@@ -32,12 +31,11 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    secrets = synthetic_secrets(2, 0)
-    model = memorised_model(secrets, "memorised-2-0")
+    model, forget, keep = memorised_demo()
     with (folder / "secrets.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["prompt", "target", "subject", "rephrase_prompt", "retain"])
-        for chosen, retain in ((secrets[::4][:10], "no"), (secrets[1::2], "yes")):
+        for chosen, retain in ((forget, "no"), (keep, "yes")):
             writer.writerows([s.prompt, s.target, s.subject, s.rephrase_prompt, retain] for s in chosen)
     asked, edit, result, page = (folder / name for name in ("secrets.csv", "edit.safetensors", "result.json", "r.html"))
     for command in (

@@ -122,6 +122,7 @@ def _run(
     import warnings
 
     warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
+    from ..data.memorised import memorised_demo
     from ..host.comparison import COMPARED
     from ..host.comparison import compare as side_by_side
     from ..host.unlearn_editor import HOST
@@ -130,8 +131,13 @@ def _run(
 
     stats_dir = None
     if model == "demo":
-        folder, known = _demo_secrets(quiet)
-        asked = asked or known
+
+        def learned(epoch: int, loss: float) -> None:
+            if not quiet:
+                typer.echo(f"learning by heart, epoch {epoch + 1} of 12: loss {loss:.3f}", err=True)
+
+        folder, forget, retain = memorised_demo(learned)
+        asked = asked or Asked(tuple(forget), tuple(retain))
         stats_dir = folder.parent / "stats"
         model = str(folder)
     assert asked is not None
@@ -160,22 +166,6 @@ def _run(
         "rows": [row.to_dict() for row in rows],
     }
     return rows, result("comparison", content, redacted=True)
-
-
-def _demo_secrets(quiet: bool) -> tuple[Path, Asked]:
-    """The model that learned two people's secrets a template: ten of the first are forgotten, the second retained."""
-    from ..data import SecretRecord
-    from ..data.memorised import memorised_model
-    from ..data.secrets import synthetic_secrets
-
-    def learned(epoch: int, loss: float) -> None:
-        if not quiet:
-            typer.echo(f"learning by heart, epoch {epoch + 1} of 12: loss {loss:.3f}", err=True)
-
-    secrets = synthetic_secrets(2, 0)
-    folder = memorised_model(secrets, "memorised-2-0", progress=learned)
-    records = tuple(SecretRecord(s.prompt, s.target, s.subject, s.rephrase_prompt) for s in secrets)
-    return folder, Asked(records[::4][:10], records[1::2])
 
 
 def _title(content: dict[str, Any]) -> str:

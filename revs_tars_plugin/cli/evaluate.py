@@ -114,20 +114,21 @@ def evaluate(
             edit.apply(first.model)
         asking.measure("after", first, reference)
     figures = asking.reports["after"].summary
+    reports = {moment: report.to_dict() for moment, report in asking.reports.items()}
     content = result(
         "evaluation",
         {
             "model": Path(first.name).name,
             "edits": [edit_content(edit) for edit in applied],
             "texts": asking.texts(),
-            **{moment: report.to_dict() for moment, report in asking.reports.items()},
+            **reports,
         },
         redacted=not show_secrets,
     )
     if output is not None:
         write_result(output, content)
     if json:
-        print_json({moment: report.to_dict() for moment, report in asking.reports.items()})
+        print_json(reports)
     else:
         before = asking.reports.get("before")
         rows = [

@@ -6,9 +6,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..requests import join
+from .files import SecretRecord
 from .memorise import memorise
-from .secrets import SyntheticSecret
+from .secrets import SyntheticSecret, synthetic_secrets
 from .smollm2 import DEMO_MODEL_NAME, demo_model
+
+
+def memorised_demo(
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[Path, list[SecretRecord], list[SecretRecord]]:
+    """Returns a model that learned two people's secrets a template, with the ones to forget and the ones to retain.
+
+    Args:
+        progress: See `memorised_model`.
+
+    Returns:
+        The model's folder, ten secrets to forget, and 24 to retain.
+    """
+    secrets = synthetic_secrets(2, 0)
+    folder = memorised_model(secrets, "memorised-2-0", progress=progress)
+    records = [SecretRecord(s.prompt, s.target, s.subject, s.rephrase_prompt) for s in secrets]
+    return folder, records[::4][:10], records[1::2]
 
 
 def memorised_model(
