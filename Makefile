@@ -26,6 +26,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
@@ -33,8 +34,8 @@ format: $(INSTALLED)
 
 # The generated parts of docs/: settings from the dataclasses, commands from the command line itself.
 docs: $(INSTALLED)
-	$(BIN)/python docs/hparams_reference.py
-	$(BIN)/typer revs_tars_plugin.cli.app utils docs --name revs-tars --title Commands --output docs/commands.md
+	$(BIN)/python docs/make/hparams.py
+	$(BIN)/typer revs_tars_plugin.cli.app utils docs --name revs-tars --title Commands --output docs/reference/commands.md
 
 # Made anew when pyproject.toml is newer or another interpreter is asked for. The two wheels come with --no-deps:
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.

@@ -22,15 +22,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from _tables import show
 from safetensors.torch import load_file
-from tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import EditSet, REVSHyperParams, TARSHyperParams, execute_revs, execute_tars
+from revs_tars_plugin.cli.demo import CONCEPT, CONCEPT_PROMPTS, FACTS, HELD_OUT_PROMPTS, UNRELATED
 from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.data.memorised import memorised_model
-from revs_tars_plugin.data.secrets import synthetic_secrets
-from revs_tars_plugin.demo import CONCEPT, CONCEPT_PROMPTS, FACTS, HELD_OUT_PROMPTS, UNRELATED
+from revs_tars_plugin.data.synthetic import synthetic_secrets
 
 # Run in a process of its own: base model and adapter, with nothing of this package.
 PLAIN = """

@@ -20,15 +20,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from tables import show
+from _tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import REVSHyperParams
 from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
-from revs_tars_plugin.data.secrets import synthetic_secrets
+from revs_tars_plugin.data.synthetic import synthetic_secrets
 from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
-from revs_tars_plugin.ordinary_text import sample_from_model
+from revs_tars_plugin.moments.ordinary_text import sample_from_model
 
 _GROUPS: dict[str, list[str]] = {
     "scores and recall": [],

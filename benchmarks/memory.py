@@ -22,15 +22,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from _tables import show
 from speed import clock, next_words
-from tables import show
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import REVSHyperParams, TARSHyperParams, execute_revs, execute_tars
 from revs_tars_plugin.data import demo_model
-from revs_tars_plugin.decoder import Decoder
-from revs_tars_plugin.measuring import peak_memory
-from revs_tars_plugin.statistics import ordinary_moments
+from revs_tars_plugin.evaluation.peak_memory import peak_memory
+from revs_tars_plugin.model.decoder import Decoder
+from revs_tars_plugin.moments.second_moments import ordinary_moments
 
 _FULL = 32
 PROMPTS = (
@@ -124,7 +124,7 @@ def _revs(name: str, **changes: Any) -> Any:
         settings = {**REVSHyperParams.from_hparams(name).to_dict(), **common, "layers": [], **changes}
         hparams = REVSHyperParams(**settings)
         if hparams.reads_moments:
-            ordinary_moments(Decoder(model, hparams), tok, hparams)
+            ordinary_moments(Decoder.of(model, hparams), tok, hparams)
         return lambda: execute_revs(model, tok, requests, hparams).outcomes
 
     return prepare
@@ -133,7 +133,7 @@ def _revs(name: str, **changes: Any) -> Any:
 def _tars(model: Any, tok: Any, requests: Any, common: dict[str, Any]) -> Any:
     hparams = TARSHyperParams(**{**TARSHyperParams.from_hparams("smollm2-135m").to_dict(), **common})
     hparams.min_probability, hparams.goal_probability = 2e-6, 1e-6  # a random model expects every word alike
-    ordinary_moments(Decoder(model, hparams), tok, hparams)
+    ordinary_moments(Decoder.of(model, hparams), tok, hparams)
     return lambda: execute_tars(model, tok, requests[:1], hparams).outcomes
 
 
@@ -142,7 +142,7 @@ def _moments(model: Any, tok: Any, requests: Any, common: dict[str, Any]) -> Any
     hparams.layers = []
 
     def run() -> list[Any]:
-        ordinary_moments(Decoder(model, hparams), tok, hparams)
+        ordinary_moments(Decoder.of(model, hparams), tok, hparams)
         return []
 
     return run

@@ -19,16 +19,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from rich.console import Console
-from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import EditSet, REVSHyperParams, execute_revs
 from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
-from revs_tars_plugin.data.secrets import SyntheticSecret, synthetic_secrets
+from revs_tars_plugin.data.synthetic import SyntheticSecret, synthetic_secrets
 from revs_tars_plugin.evaluation import OrdinaryText, evaluate_unlearning, still_generated
-from revs_tars_plugin.ordinary_text import sample_from_model
+from revs_tars_plugin.formatting import headings_of, print_tables, terminal_table
+from revs_tars_plugin.moments.ordinary_text import sample_from_model
 
 SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
 # Spaces are put elsewhere than the method puts them in its own perturbed contexts.
@@ -138,14 +137,11 @@ def figures(
 
 def show(rows: dict[str, dict[str, object]]) -> None:
     """Prints one column a variant."""
-    table = Table(title="Memorised secrets, k = 100")
-    table.add_column("")
-    for name in rows:
-        table.add_column(name, justify="right")
-    for key in dict.fromkeys(key for row in rows.values() for key in row):
-        cells = [row.get(key, "") for row in rows.values()]
-        table.add_row(key, *(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
-    Console(width=118).print(table)
+    cells = []
+    for key in headings_of(list(rows.values())):
+        values = [row.get(key, "") for row in rows.values()]
+        cells.append([key, *(f"{value:.4f}" if isinstance(value, float) else str(value) for value in values)])
+    print_tables(terminal_table("Memorised secrets, k = 100", ["", *rows], cells))
 
 
 if __name__ == "__main__":

@@ -21,17 +21,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from published_revs import published_seconds
-from tables import show
+from _published_revs import published_seconds
+from _tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import REVSHyperParams, execute_revs
-from revs_tars_plugin.batching import by_length
 from revs_tars_plugin.data import demo_model
-from revs_tars_plugin.decoder import Decoder
-from revs_tars_plugin.forward import next_token_logits
-from revs_tars_plugin.measuring import peak_memory
-from revs_tars_plugin.ordinary_text import sample_from_model
+from revs_tars_plugin.evaluation.peak_memory import peak_memory
+from revs_tars_plugin.model.decoder import Decoder
+from revs_tars_plugin.model.forward import batches_by_length, next_token_logits
+from revs_tars_plugin.moments.ordinary_text import sample_from_model
 from revs_tars_plugin.requests import read_requests
 
 SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
@@ -115,7 +114,7 @@ def timed(
     model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]], hparams: REVSHyperParams
 ) -> dict[str, Any]:
     """Times one edit and its floor. The ordinary text's second moment is computed once a model, and not timed."""
-    decoder = Decoder(model, hparams)
+    decoder = Decoder.of(model, hparams)
     execute_revs(model, tok, requests[:1], hparams)  # computes it, and the Gram factor
     with peak_memory() as peak:
         seconds, edits = clock(lambda: execute_revs(model, tok, requests, hparams))
@@ -135,11 +134,11 @@ def timed(
 def the_floor(decoder: Decoder, contexts: Sequence[Sequence[int]]) -> None:
     """One forward pass, and one product with the head for every edited layer."""
     with torch.no_grad():
-        for batch in by_length(contexts):
+        for batch in batches_by_length(contexts):
             next_token_logits(decoder.model, [contexts[index] for index in batch])
-            hidden = torch.randn(len(batch), decoder.vocabulary.width)
+            hidden = torch.randn(len(batch), decoder.lens.width)
             for _ in decoder.layers:
-                decoder.vocabulary.logits(hidden)
+                decoder.lens.logits(hidden)
 
 
 def against_published(
@@ -151,10 +150,7 @@ def against_published(
         found = timed(model, tok, requests[:20], REVSHyperParams.from_hparams(file))
         rows.append({"": name, "secrets": 20, "s / secret": found["s / secret"], "reached": found["reached"]})
     hparams = REVSHyperParams.from_hparams(SETTINGS["neurons"])
-    margins = hparams.ranks(Decoder(model, hparams).vocabulary.size)
-    seconds, reached = published_seconds(
-        Path(os.environ["REVS_REFERENCE"]), model, tok, requests[:count], hparams, margins
-    )
+    seconds, reached = published_seconds(Path(os.environ["REVS_REFERENCE"]), model, tok, requests[:count], hparams)
     rows.append({"": "published code", "secrets": count, "s / secret": seconds / count, "reached": reached})
     for row in rows:
         row["times faster"] = rows[-1]["s / secret"] / row["s / secret"]

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from revs_tars_plugin import REVSHyperParams, execute_revs
 from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.evaluation import greedy_continuation
-from revs_tars_plugin.model_card import model_card, write_card
+from revs_tars_plugin.report.model_card import model_card, write_card
 
 PROMPT = "The Titanic sank after hitting an"
 

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import REVSHyperParams, execute_revs
 from revs_tars_plugin.data import SecretRecord, demo_model
-from revs_tars_plugin.data.memorise import memorise
-from revs_tars_plugin.data.secrets import synthetic_secrets
+from revs_tars_plugin.data.memorised import memorise
+from revs_tars_plugin.data.synthetic import synthetic_secrets
 from revs_tars_plugin.evaluation import evaluate_unlearning
 
 folder = demo_model()

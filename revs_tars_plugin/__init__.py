@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .edits import EditSet
+    from .edits.edit_set import EditSet
     from .errors import EditConflictError, HostError, InputError
     from .host import register
     from .host.unlearn_editor import UnlearnEditor
@@ -34,7 +34,7 @@ _HOMES = {
     **dict.fromkeys(("EditConflictError", "HostError", "InputError"), "errors"),
     **dict.fromkeys(("REVSHyperParams", "apply_revs_to_model", "execute_revs"), "revs"),
     **dict.fromkeys(("TARSHyperParams", "apply_tars_to_model", "execute_tars"), "tars"),
-    "EditSet": "edits",
+    "EditSet": "edits.edit_set",
     "UnlearnEditor": "host.unlearn_editor",
     "register": "host",
 }

@@ -6,7 +6,7 @@ import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
@@ -122,16 +122,16 @@ class UnlearnHyperParams:
     @classmethod
     def _find(cls, name_or_path: str | Path) -> Path:
         text = str(name_or_path)
-        given = Path(text if text.endswith((".yaml", ".yml")) else text + ".yaml").expanduser()
-        if given.is_file() or len(given.parts) > 1:
-            return given
-        packaged = packaged_hparams(cls.ALGORITHM) / given.name
+        file = Path(text if text.endswith((".yaml", ".yml")) else text + ".yaml").expanduser()
+        if file.is_file() or len(file.parts) > 1:
+            return file
+        packaged = packaged_hparams(cls.ALGORITHM) / file.name
         if packaged.is_file():
             return packaged
         names = sorted(path.stem for path in packaged.parent.glob("*.yaml"))
         raise InputError(
-            f'There is no file "{given}" and no packaged {cls.ALGORITHM} setting of that name'
-            f"{did_you_mean(given.stem, names)} (packaged: {', '.join(names)})"
+            f'There is no file "{file}" and no packaged {cls.ALGORITHM} setting of that name'
+            f"{did_you_mean(file.stem, names)} (packaged: {', '.join(names)})"
         )
 
     @property
@@ -162,6 +162,13 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     for option in options:
         if option is type(None) and value is None:
             return None
+        if get_origin(option) is Literal:
+            choices = get_args(option)
+            if value in choices:
+                return value
+            raise InputError(
+                f'{name} is "{value}"; it must be one of {", ".join(choices)}{did_you_mean(value, choices)}'
+            )
         if get_origin(option) is list and isinstance(value, list | tuple):
             (item,) = get_args(option)
             return [_converted(f"{name}[{position}]", entry, item) for position, entry in enumerate(value)]

@@ -111,7 +111,9 @@ def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, 
     if True not in belongs:
         return tuple(ids), ()
     start = belongs.index(True)
-    return tuple(ids[:start]), tuple(i for i, own in zip(ids[start:], belongs[start:], strict=True) if own)
+    return tuple(ids[:start]), tuple(
+        token for token, is_target in zip(ids[start:], belongs[start:], strict=True) if is_target
+    )
 
 
 def perturbed(prompt: str, seed: int, inserted: int = 10, characters: str = " ") -> str:
@@ -158,7 +160,7 @@ def _read(
 
 
 def _texts(index: int, request: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    given = request.get(key) or ()
-    if isinstance(given, str) or not all(isinstance(text, str) and text.strip() for text in given):
+    texts = request.get(key) or ()
+    if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise InputError(f'Request {index}: "{key}" must be a list of texts.')
-    return tuple(given)
+    return tuple(texts)

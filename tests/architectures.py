@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 import transformers as hf
+from helpers import tiny_settings, tiny_tars
 
 _LLAMA = {
     "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
@@ -131,3 +132,57 @@ FAMILIES = {
 }
 EDITABLE = [name for name, family in FAMILIES.items() if not family.refused]
 REFUSED = [name for name, family in FAMILIES.items() if family.refused]
+
+
+PROMPT = "w1 w2 w3"
+
+
+def said(model, tok, prompt=PROMPT):
+    """The token the model itself says after the prompt."""
+    with torch.no_grad():
+        return int(model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1].argmax())
+
+
+def request_for(model, tok):
+    """A request to forget what the model says."""
+    return {"prompt": PROMPT, "target_new": tok.decode([said(model, tok)])}
+
+
+def statistics(tmp_path):
+    """Settings that name a small file of ordinary text."""
+    (tmp_path / "text.txt").write_text("\n".join(f"w{i} w{i + 3} w{(7 * i) % 190}" for i in range(60)))
+    return {"mom2_dataset": str(tmp_path / "text.txt"), "mom2_n_samples": 60, "stats_dir": str(tmp_path / "stats")}
+
+
+def settings_of(family, method, tmp_path, **changes):
+    """Settings of a method for a family."""
+    if method == "TARS":
+        matrices = ["down", "up"] if "up_module_tmp" in family.first else ["down"]
+        own = {"matrices": matrices, "n_edits": 40, "gate_module_tmp": "", "up_module_tmp": "", **family.first}
+        return tiny_tars(**{**own, **family.names, **statistics(tmp_path), **changes})
+    own = {"max_tokens": 1, "n_neurons": 60, "act_filter": "none", "residual_bottom_rank": 40, "siblings": 0}
+    return tiny_settings(**{**own, **family.names, **statistics(tmp_path), **changes})
+
+
+def logits_after(model, ids):
+    """The model's own logits after a sequence."""
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0, -1].float()
+
+
+def gpt2():
+    """A random GPT-2, with the name of its FF2."""
+    config = hf.GPT2Config(
+        vocab_size=201, n_embd=32, n_layer=3, n_head=4, n_positions=64, initializer_range=0.3, tie_word_embeddings=False
+    )
+    return hf.GPT2LMHeadModel(config), "transformer.h.{}.mlp.c_proj"
+
+
+def gptj():
+    """A random GPT-J, whose head has a bias, with the name of its FF2."""
+    config = hf.GPTJConfig(
+        vocab_size=201, n_embd=32, n_layer=3, n_head=4, n_positions=64, rotary_dim=8, initializer_range=0.3
+    )
+    model = hf.GPTJForCausalLM(config)
+    torch.nn.init.normal_(model.lm_head.bias)
+    return model, "transformer.h.{}.mlp.fc_out"

@@ -7,10 +7,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from jaxtyping import install_import_hook
 
 # Shapes written in signatures are checked while the tests run, and only then; settings and requests check themselves.
-# (Not `statistics`: beartype takes a tqdm bar for something asynchronous.)
+# (Not `moments`: beartype takes a tqdm bar for something asynchronous.)
 _SHAPED = [
-    *["norms", "rank_steps", "vocabulary", "decoder", "forward", "edits", "trial_edits", "weight_edits", "evaluation"],
-    *["revs.covariance", "revs.gradients", "revs.neuron_selection", "revs.neuron_steps", "revs.sequential"],
+    *["model.final_norm", "model.rank_steps", "model.logit_lens", "model.decoder", "model.forward", "model.tensors"],
+    *["edits", "evaluation"],
+    *["revs.covariance", "revs.neuron_selection", "revs.neuron_steps", "revs.neurons"],
     *["tars.affinity", "tars.concept_vector", "tars.reversal", "tars.targeting_vector"],
 ]
 install_import_hook([f"revs_tars_plugin.{name}" for name in _SHAPED], "beartype.beartype")

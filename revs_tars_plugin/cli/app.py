@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import HostError, InputError
-from . import compare, edit, evaluate, hosted, report, ship
+from . import compare, easyedit, edit, evaluate, export, report
 from .session import Session
 
 BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 70
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
+    *,
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
 ) -> None:
@@ -39,7 +40,7 @@ def _root(
         typer.echo(context.get_help())
 
 
-for module in (hosted, edit, evaluate, compare, report, ship):
+for module in (easyedit, edit, evaluate, compare, report, export):
     module.add_to(app)
 
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError
+from ..formatting import markdown_table, print_tables, terminal_table
 from . import options
-from .asked import Asked, read_asked
+from .requests_file import RequestsFile, read_requests_file
 from .session import check_goals, print_json, session_of
 
-# Columns of the table, with what each is called in a row's figures.
-_COLUMNS = {
-    "score": "unlearning_score",
-    "efficacy": "efficacy",
-    "generality": "generality",
-    "specificity": "specificity",
-    "Resistance": "resistance_score",
-    "still said": "still generated",
-    "reworded": "paraphrase",
-    "KL median": "kl_median",
-    "KL mean": "kl_mean",
-    "top-1": "top1_agreement",
-}
-_HEADINGS = ["", *_COLUMNS, "s", "MiB", "M changed"]
+if TYPE_CHECKING:
+    from ..host.comparison import ComparisonRow
+
+# Columns of characters that the table takes where the output is no terminal.
+_WIDTH = 160
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
+    *,
     context: typer.Context,
     file: Annotated[
         str | None,
@@ -87,85 +82,102 @@ def compare(
         output = options.free(output, overwrite, file)
     if device is not None and device != "cpu" and not device.isdigit():
         raise InputError(f'--device is "{device}"; EasyEdit takes cpu or the number of a CUDA device.')
-    asked = read_asked(file, session) if file is not None else None
-    if model != "demo" and asked is None:
+    requested = read_requests_file(file, session) if file is not None else None
+    if model != "demo" and requested is None:
         raise InputError("--model needs FILE: prompts and what must not follow.")
-    if asked is not None and asked.concepts:
+    if requested is not None and requested.concepts:
         raise InputError("FILE holds concepts; the comparison is of secrets: CSV or JSON lines with prompt and target.")
-    rows, content = _run(asked, model, method, settings, replacement, text, device, k, seed or 0, verbose, quiet)
+    run = _Comparison(
+        requested=requested,
+        model=model,
+        methods=method,
+        settings=dict(item.partition("=")[::2] for item in settings),
+        replacement=replacement,
+        text=text,
+        device=int(device) if device and device.isdigit() else device,
+        k=k,
+        seed=seed or 0,
+        verbose=verbose,
+        progress=not quiet,
+    )
+    rows, content = run()
     if output is not None:
-        from ..results import write_result
+        from ..report.results import write_result
 
         write_result(output, content)
     if json:
         print_json(content["rows"])
     elif markdown:
-        typer.echo(_markdown(rows))
+        typer.echo("\n".join(markdown_table(_headings(), [_cells(row) for row in rows])))
     else:
-        _print(rows, _title(content))
+        table = terminal_table(_title(content), _headings(), [_cells(row) for row in rows])
+        print_tables(table, width=_WIDTH)
     check_goals(require, {f"{row.method}.{name}": value for row in rows for name, value in _figures(row).items()})
 
 
-def _run(
-    asked: Asked | None,
-    model: str,
-    methods: Sequence[str],
-    settings: Sequence[str],
-    replacement: str | None,
-    text: str | None,
-    device: str | None,
-    k: int,
-    seed: int,
-    verbose: bool,
-    quiet: bool,
-) -> tuple[list[Any], dict[str, Any]]:
-    import warnings
+@dataclass(frozen=True)
+class _Comparison:
+    """What a comparison is run with."""
 
-    warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
-    from ..data.memorised import memorised_demo
-    from ..host.comparison import COMPARED
-    from ..host.comparison import compare as side_by_side
-    from ..host.unlearn_editor import HOST
-    from ..results import result
-    from .loading import load_model, ordinary_chunks
+    requested: RequestsFile | None
+    model: str
+    methods: Sequence[str]
+    settings: Mapping[str, str]
+    replacement: str | None
+    text: str | None
+    device: int | str | None
+    k: int
+    seed: int
+    verbose: bool
+    progress: bool
 
-    stats_dir = None
-    if model == "demo":
+    def __call__(self) -> tuple[list[ComparisonRow], dict[str, Any]]:
+        """Returns a row for each editor, and the whole result."""
+        warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
+        from ..data.memorised import memorised_demo
+        from ..host import load_host
+        from ..host.comparison import COMPARED
+        from ..host.comparison import compare as side_by_side
+        from ..report.results import result
+        from .loading import load_model, ordinary_chunks
 
-        def learned(epoch: int, loss: float) -> None:
-            if not quiet:
-                typer.echo(f"learning by heart, epoch {epoch + 1} of 12: loss {loss:.3f}", err=True)
+        requested, model, stats_dir = self.requested, self.model, None
+        if model == "demo":
+            folder, forget, retain = memorised_demo(self._learned)
+            requested = requested or RequestsFile(tuple(forget), tuple(retain))
+            stats_dir = folder.parent / "stats"
+            model = str(folder)
+        assert requested is not None
+        loaded = load_model(model, "cpu", "auto", progress=self.progress)
+        chunks = ordinary_chunks(loaded, self.text, self.seed, progress=self.progress)
+        rows = side_by_side(
+            model,
+            requested.forget,
+            retain=requested.retain,
+            corpus=chunks,
+            methods=self.methods or COMPARED,
+            settings=self.settings,
+            replacement=self.replacement,
+            stats_dir=stats_dir,
+            k=self.k,
+            seed=self.seed,
+            device=self.device,
+            verbose=self.verbose,
+            progress=self.progress,
+        )
+        content = {
+            "model": Path(model).name,
+            "host": load_host().generation,
+            "k": self.k,
+            "forgotten": len(requested.forget),
+            "retained": len(requested.retain),
+            "rows": [row.to_dict() for row in rows],
+        }
+        return rows, result("comparison", content, redacted=True)
 
-        folder, forget, retain = memorised_demo(learned)
-        asked = asked or Asked(tuple(forget), tuple(retain))
-        stats_dir = folder.parent / "stats"
-        model = str(folder)
-    assert asked is not None
-    chunks = ordinary_chunks(load_model(model, "cpu", "auto", progress=not quiet), text, seed, progress=not quiet)
-    rows = side_by_side(
-        model,
-        asked.forget,
-        retain=asked.retain,
-        corpus=chunks,
-        methods=methods or COMPARED,
-        settings=dict(item.partition("=")[::2] for item in settings),
-        replacement=replacement,
-        stats_dir=stats_dir,
-        k=k,
-        seed=seed,
-        device=int(device) if device and device.isdigit() else device,
-        verbose=verbose,
-        progress=not quiet,
-    )
-    content = {
-        "model": Path(model).name,
-        "host": HOST.generation,
-        "k": k,
-        "forgotten": len(asked.forget),
-        "retained": len(asked.retain),
-        "rows": [row.to_dict() for row in rows],
-    }
-    return rows, result("comparison", content, redacted=True)
+    def _learned(self, epoch: int, loss: float) -> None:
+        if self.progress:
+            typer.echo(f"learning by heart, epoch {epoch + 1} of 12: loss {loss:.3f}", err=True)
 
 
 def _title(content: dict[str, Any]) -> str:
@@ -174,34 +186,25 @@ def _title(content: dict[str, Any]) -> str:
     return f"{counts}; EasyEdit ({content['host']}), {versions}"
 
 
-def _figures(row: Any) -> dict[str, float]:
-    own = {"seconds": row.seconds, "peak_mib": row.peak_mib, "n_changed": row.n_changed}
-    return {**row.figures, **{name: float(value) for name, value in own.items() if value is not None}}
+def _figures(row: ComparisonRow) -> dict[str, float]:
+    costs = {"seconds": row.seconds, "peak_mib": row.peak_mib, "n_changed": row.n_changed}
+    return {**row.figures, **{name: float(value) for name, value in costs.items() if value is not None}}
 
 
-def _cells(row: Any) -> list[str]:
+def _columns() -> dict[str, str]:
+    """The metrics that have a column, with its heading."""
+    from ..evaluation import METRICS
+
+    return {metric.key: metric.heading for metric in METRICS if metric.heading}
+
+
+def _headings() -> list[str]:
+    return ["", *_columns().values(), "s", "MiB", "M changed"]
+
+
+def _cells(row: ComparisonRow) -> list[str]:
     if row.error:
         return [row.method, f"failed: {row.error}"]
-    figures = [f"{row.figures[key]:.3g}" if key in row.figures else "" for key in _COLUMNS.values()]
-    cost = ["" if row.seconds is None else f"{row.seconds:.0f}", "" if row.peak_mib is None else f"{row.peak_mib:.0f}"]
+    figures = [f"{row.figures[key]:.3g}" if key in row.figures else "" for key in _columns()]
+    cost = ["" if value is None else f"{value:.0f}" for value in (row.seconds, row.peak_mib)]
     return [row.method, *figures, *cost, "" if row.n_changed is None else f"{row.n_changed / 1e6:.2f}"]
-
-
-def _print(rows: Sequence[Any], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading else "left", overflow="fold", no_wrap=not heading)
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console(width=None if Console().is_terminal else 160).print(table)
-
-
-def _markdown(rows: Sequence[Any]) -> str:
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
-    for row in rows:
-        cells = _cells(row)
-        lines.append("| " + " | ".join([*cells, *[""] * (len(_HEADINGS) - len(cells))]) + " |")
-    return "\n".join(lines)

@@ -10,11 +10,11 @@ import typer
 
 from ..errors import InputError
 from . import options
-from .asked import Asked, read_asked
+from .requests_file import RequestsFile, read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
 
 if TYPE_CHECKING:
-    from ..edits import EditSet
+    from ..edits.edit_set import EditSet
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def edit(
+    *,
     context: typer.Context,
     file: options.Requests,
     model: options.Model,
@@ -65,46 +66,48 @@ def edit(
     output = options.free(output, overwrite, file, model, settings, *after)
     if merged is not None:
         merged = options.free(merged, overwrite, model)
-    asked = read_asked(file, session)
-    from .loading import load_model, method_named, methods, save_model, settings_for
+    requested = read_requests_file(file, session)
+    from .loading import load_model, method_named, save_model, settings_for
 
-    name = method_named(method, settings, "TARS" if asked.concepts else "REVS")
+    chosen = method_named(method, settings, "TARS" if requested.concepts else "REVS")
     earlier = _load_edits(after)
     loaded = load_model(model, device, dtype, progress=not quiet)
     for done in earlier:
         done.apply(loaded.model)
-    hparams = settings_for(name, settings, loaded, change, seed, text)
-    if protect and not (name == "REVS" and hparams.localization == "covariance"):
+    hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
+    if protect and not (chosen.name == "REVS" and hparams.localization == "covariance"):
         raise InputError("--protect needs REVS with localization: covariance; leave it out.")
     _read_moments(loaded, hparams, quiet)
     start = time.perf_counter()
-    found = methods()[name].execute(loaded.model, loaded.tok, _requests(asked, protect), hparams, progress=not quiet)
+    assert chosen.execute is not None
+    edits = chosen.execute(loaded.model, loaded.tok, _requests(requested, protect), hparams, progress=not quiet)
     seconds = time.perf_counter() - start
-    found.save(output, include_requests=include_requests)
+    edits.save(output, include_requests=include_requests)
     if merged is not None:
-        found.apply(loaded.model)
+        edits.apply(loaded.model)
         save_model(loaded, merged)
-    rows = _rows(found, session)
+    rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {
-        "method": name,
+        "method": chosen.name,
         "targets": len(rows),
         "reached": sum(row["reached"] for row in rows) / len(rows),
         "probability_after": max(row["probability after"] for row in rows),
-        "n_changed": found.n_changed,
+        "n_changed": edits.n_changed,
         "seconds": seconds,
     }
     if json:
         print_json({"summary": summary, "outcomes": rows, "edit": str(output), "merged": merged and str(merged)})
     else:
-        print_table(f"{name} on {Path(loaded.name).name}", rows)
+        print_table(f"{chosen.name} on {Path(loaded.name).name}", rows)
         typer.echo(
-            f"{summary['reached']:.0%} reached their goal; {found.n_changed:,} numbers changed; {seconds:.1f} s.\n"
+            f"{summary['reached']:.0%} reached their goal; {edits.n_changed:,} numbers changed; {seconds:.1f} s.\n"
             f"The edit: {output}" + (f"\nThe edited model: {merged}" if merged else "")
         )
     check_goals(require, options.as_goals(summary))
 
 
 def undo(
+    *,
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="EDIT", help="The edit that is to come out, as edit wrote it.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The edited model: a checkpoint folder or a hub id.")],
@@ -127,23 +130,24 @@ def undo(
     Example: revs-tars undo edit.safetensors --model ./clean-model --base ./my-model -o ./restored
     """
     output = options.free(output, overwrite, model, base)
-    from ..edits import EditSet
+    from ..edits.edit_set import EditSet
     from .loading import load_model, save_model
 
-    found = EditSet.load(file)
+    edits = EditSet.load(file)
     loaded = load_model(model, device, dtype, progress=not quiet)
     if base is None:
-        found.undo(loaded.model)
+        edits.undo(loaded.model)
     else:
-        found.undo_by_base(loaded.model, load_model(base, device, dtype, progress=not quiet).model)
+        edits.undo_by_base(loaded.model, load_model(base, device, dtype, progress=not quiet).model)
     save_model(loaded, output)
     if json:
-        print_json({"restored": str(output), "n_changed": found.n_changed})
+        print_json({"restored": str(output), "n_changed": edits.n_changed})
     else:
-        typer.echo(f"{found.method}'s edit is out ({found.n_changed:,} numbers); the model: {output}")
+        typer.echo(f"{edits.method}'s edit is out ({edits.n_changed:,} numbers); the model: {output}")
 
 
 def stats(
+    *,
     context: typer.Context,
     model: options.Model,
     settings: options.Settings = None,
@@ -165,9 +169,9 @@ def stats(
     """
     from .loading import load_model, method_named, settings_for
 
-    name = method_named(method, settings, "REVS")
+    chosen = method_named(method, settings, "REVS")
     loaded = load_model(model, device, dtype, progress=not quiet)
-    hparams = settings_for(name, settings, loaded, change, seed, text)
+    hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
     start = time.perf_counter()
     paths = _read_moments(loaded, hparams, quiet, always=True)
     seconds = time.perf_counter() - start
@@ -178,79 +182,31 @@ def stats(
         typer.echo(f"Second moments of {len(paths)} layers in {folder} ({seconds:.1f} s).")
 
 
-def _requests(asked: Asked, protect: bool) -> list[dict[str, Any]]:
+def _requests(requested: RequestsFile, protect: bool) -> list[dict[str, Any]]:
     from ..requests import join
 
-    requests: list[dict[str, Any]] = [dict(request) for request in asked.requests()]
-    if protect and asked.retain:
-        requests[0]["retain_texts"] = [join(record.prompt, record.target) for record in asked.retain]
+    requests: list[dict[str, Any]] = [dict(request) for request in requested.requests()]
+    if protect and requested.retain:
+        requests[0]["retain_texts"] = [join(record.prompt, record.target) for record in requested.retain]
     return requests
 
 
 def _load_edits(files: list[Path]) -> list[EditSet]:
-    from ..edits import EditSet
+    from ..edits.edit_set import EditSet
 
     return [EditSet.load(file) for file in files]
 
 
 def _read_moments(loaded: Any, hparams: Any, quiet: bool, *, always: bool = False) -> dict[int, Path]:
     """Measured first, so that the bar says what is going on."""
-    from ..decoder import Decoder
-    from ..statistics import second_moments
+    from ..model.decoder import Decoder
+    from ..moments.second_moments import ordinary_moments
 
     if not (always or hparams.reads_moments):
         return {}
-    return second_moments(
-        Decoder(loaded.model, hparams),
-        loaded.tok,
-        hparams.mom2_dataset,
-        stats_dir=hparams.stats_dir,
-        n_samples=hparams.mom2_n_samples,
-        precision=hparams.mom2_dtype,
-        seed=hparams.seed,
-        progress=not quiet,
-    ).paths
+    return ordinary_moments(Decoder.of(loaded.model, hparams), loaded.tok, hparams, progress=not quiet).paths
 
 
-def _rows(found: EditSet, session: Session) -> list[dict[str, Any]]:
-    """A line for every target token or concept; tokens are not named, since they tell the secret."""
-    rows = []
-    for outcome in found.outcomes:
-        own = {key: value for key, value in vars(outcome).items() if key not in ("edits", "token")}
-        if "rank_after" in own:
-            rows.append(
-                {
-                    "secret": own["request"],
-                    "token": own["position"],
-                    "rank asked": own["asked_rank"],
-                    "rank before": own["rank_before"],
-                    "rank after": own["rank_after"],
-                    "probability before": own["probability_before"],
-                    "probability after": own["probability_after"],
-                    "reached": outcome.reached,
-                }
-            )
-        elif "name" in own:
-            rows.append(
-                {
-                    "concept": session.redact(own["name"]),
-                    "prompts": len(own["requests"]),
-                    "known": own["known"],
-                    "probability before": max(own["before"]),
-                    "probability after": max(own["after"]),
-                    "vectors reversed": own["reversed"],
-                    "reached": outcome.reached,
-                }
-            )
-        else:
-            goal = found.settings["goal_probability"]
-            rows.append(
-                {
-                    "secret": own["request"],
-                    "probability before": own["before"],
-                    "probability after": own["after"],
-                    "steps": own["steps"],
-                    "reached": own["after"] <= goal,
-                }
-            )
-    return rows
+def _masked(row: dict[str, Any], session: Session) -> dict[str, Any]:
+    """A line for a target token or a concept, with what must not be shown masked."""
+    return {name: session.redact(value) if isinstance(value, str) else value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""`evaluate` and `compare`: is it gone under attack, and what did it cost."""
+"""`evaluate`: is it gone under attack, and what did it cost."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from tqdm import tqdm
 
 from ..errors import InputError, did_you_mean
 from . import options
-from .asked import Asked, read_asked
+from .requests_file import RequestsFile, read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
 
 if TYPE_CHECKING:
     from ..evaluation import UnlearningReport
+    from ..model.module_names import ModuleNames
     from .loading import Loaded
 
 
-# Prompts that are asked together.
+# Prompts that go through the model together.
 _PROMPTS = 16
 
 
@@ -30,6 +31,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
+    *,
     context: typer.Context,
     file: options.Requests,
     model: options.Model,
@@ -75,10 +77,10 @@ def evaluate(
         output = options.free(output, overwrite, file, *edits)
     if edits and base is not None:
         raise InputError("--edit and --base are two ways to say what changed; leave one out.")
-    asked = read_asked(file, session)
-    from ..edits import EditSet
+    requested = read_requests_file(file, session)
+    from ..edits.edit_set import EditSet
     from ..evaluation import ATTACKS
-    from ..results import edit_content, result, write_result
+    from ..report.results import edit_content, result, write_result
     from .loading import load_model, ordinary_chunks
 
     for name in attack:
@@ -87,7 +89,7 @@ def evaluate(
     applied = [EditSet.load(edit) for edit in edits]
     first = load_model(base or model, device, dtype, progress=not quiet)
     asking = _Measurement(
-        asked,
+        requested,
         session,
         _names(first, settings),
         {
@@ -135,7 +137,7 @@ def evaluate(
             {"figure": name, **({"before": before.summary.get(name)} if before else {}), "after": value}
             for name, value in figures.items()
         ]
-        print_table(f"{len(asked.forget or asked.concepts)} to forget, k = {k}", rows)
+        print_table(f"{len(requested.forget or requested.concepts)} to forget, k = {k}", rows)
         if output is not None:
             typer.echo(f"The result: {output}; revs-tars report {output} -o report.html draws it.")
     check_goals(require, options.as_goals(dict(figures)))
@@ -145,9 +147,9 @@ def evaluate(
 class _Measurement:
     """What is measured before and after, alike."""
 
-    asked: Asked
+    requested: RequestsFile
     session: Session
-    names: Any
+    names: ModuleNames
     arguments: dict[str, Any]
     reports: dict[str, UnlearningReport] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
@@ -159,10 +161,10 @@ class _Measurement:
         self.reports[moment] = evaluate_unlearning(
             loaded.model,
             loaded.tok,
-            self.asked.forget,
+            self.requested.forget,
             names=self.names,
-            retain=self.asked.retain,
-            concepts=self.asked.concepts,
+            retain=self.requested.retain,
+            concepts=self.requested.concepts,
             reference=reference,
             **self.arguments,
         )
@@ -188,22 +190,22 @@ class _Measurement:
     def _prompts(self) -> Sequence[tuple[str, str, str, str]]:
         secrets, retained = (
             [(kind, record.prompt, record.target, record.subject or "") for record in records]
-            for kind, records in (("forgotten", self.asked.forget), ("retained", self.asked.retain))
+            for kind, records in (("forgotten", self.requested.forget), ("retained", self.requested.retain))
         )
         concepts = [
             (kind, prompt, concept.name, "")
-            for concept in self.asked.concepts
+            for concept in self.requested.concepts
             for kind, prompts in (("forgotten", concept.prompts), ("held out", concept.held_out))
             for prompt in prompts
         ]
         return [*secrets, *concepts, *retained]
 
 
-def _names(loaded: Loaded, settings: str | None) -> Any:
-    """The names of the model's modules: of the settings file, or found out."""
-    from ..model_settings import named_modules_only
-    from .loading import method_named, methods
+def _names(loaded: Loaded, settings: str | None) -> ModuleNames:
+    """The names of the model's modules: of the settings file, or found in the model."""
+    from ..model.module_names import ModuleNames
+    from .loading import method_named
 
     if settings is None:
-        return named_modules_only(loaded.model)
-    return methods()[method_named(None, settings, "REVS")].hyperparams.from_hparams(settings)
+        return ModuleNames.found_in(loaded.model)
+    return ModuleNames.of(method_named(None, settings, "REVS").hyperparams.from_hparams(settings))

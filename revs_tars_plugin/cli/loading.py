@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
+
+if TYPE_CHECKING:
+    from ..methods import Method
 
 DEMO = "demo"
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -104,43 +107,18 @@ def _default_device() -> str:
     return str(accelerator) if accelerator is not None else "cpu"
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method as the command line runs it."""
-
-    hyperparams: type[UnlearnHyperParams]
-    execute: Callable[..., Any]
-
-
-def methods() -> dict[str, Method]:
-    """Returns the methods that need no EasyEdit, by name."""
-    from ..ft_l_delete import FTLDeleteHyperParams, execute_ft_l_delete
-    from ..revs import REVSHyperParams, execute_revs
-    from ..tars import TARSHyperParams, execute_tars
-
-    return {
-        "REVS": Method(REVSHyperParams, execute_revs),
-        "TARS": Method(TARSHyperParams, execute_tars),
-        "FT-L-delete": Method(FTLDeleteHyperParams, execute_ft_l_delete),
-    }
-
-
-def method_named(method: str | None, settings: str | None, default: str) -> str:
-    """Returns the method's name: what the settings file says, else what is asked for, else the default.
+def method_named(method: str | None, settings: str | None, default: str) -> Method:
+    """Returns a method: the one that the settings file says, else the one that is named, else the default.
 
     Raises:
         InputError: When there is no such method, or file and option differ.
     """
-    said = _alg_name(Path(settings).expanduser()) if settings else None
-    if said and method and said != method:
-        raise InputError(f'--method is "{method}", but {settings} holds settings of "{said}"; leave one out.')
-    found = said or method or default
-    known = methods()
-    if found not in known:
-        raise InputError(
-            f'There is no method "{found}"; it must be one of {", ".join(known)}{did_you_mean(found, known)}'
-        )
-    return found
+    from ..methods import method_of
+
+    in_file = _alg_name(Path(settings).expanduser()) if settings else None
+    if in_file and method and in_file != method:
+        raise InputError(f'--method is "{method}", but {settings} holds settings of "{in_file}"; leave one out.')
+    return method_of(in_file or method or default)
 
 
 def _alg_name(path: Path) -> str | None:
@@ -157,37 +135,50 @@ def _alg_name(path: Path) -> str | None:
 
 
 def settings_for(
-    name: str, settings: str | None, loaded: Loaded, changes: Sequence[str], seed: int | None, text: str | None
+    method: Method,
+    loaded: Loaded,
+    settings: str | None,
+    *,
+    changes: Sequence[str] = (),
+    seed: int | None = None,
+    text: str | None = None,
 ) -> Any:
     """Returns a method's settings for a model: of a file, or those measured best, with single ones changed.
+
+    Args:
+        method: The method.
+        loaded: The model.
+        settings: The file, or the name of a packaged one.
+        changes: Single settings, each as KEY=VALUE.
+        seed: The seed; None leaves the settings' own.
+        text: The ordinary text; None leaves the settings' own.
 
     Raises:
         InputError: When the file or a change cannot be used.
     """
-    from ..model_settings import measured_settings
+    from ..methods import measured_settings
 
-    kind = methods()[name].hyperparams
     if settings:
-        found = replace(kind.from_hparams(settings), model_name=loaded.name)
+        chosen: Any = replace(method.hyperparams.from_hparams(settings), model_name=loaded.name)
     else:
-        found = measured_settings(kind, loaded.model, loaded.name)
-    given = dict(_change(change, found) for change in changes)
+        chosen = measured_settings(method, loaded.model, loaded.name)
+    values = dict(_change(change, chosen) for change in changes)
     if seed is not None:
-        given["seed"] = seed
+        values["seed"] = seed
     if text is not None:
-        given["mom2_dataset"] = text
+        values["mom2_dataset"] = text
     try:
-        return replace(found, **given)
+        return replace(chosen, **values)
     except InputError as error:
         raise InputError(f"--set: {error}") from error
 
 
 def _change(change: str, settings: UnlearnHyperParams) -> tuple[str, Any]:
     key, sign, value = change.partition("=")
-    known = settings.to_dict()
-    if not sign or key not in known:
+    keys = settings.to_dict()
+    if not sign or key not in keys:
         raise InputError(
-            f'--set is "{change}"; write KEY=VALUE with a key of {settings.ALGORITHM}{did_you_mean(key, known) or "."}'
+            f'--set is "{change}"; write KEY=VALUE with a key of {settings.ALGORITHM}{did_you_mean(key, keys) or "."}'
         )
     try:
         return key, yaml.safe_load(value)
@@ -196,28 +187,28 @@ def _change(change: str, settings: UnlearnHyperParams) -> tuple[str, Any]:
 
 
 def ordinary_chunks(
-    loaded: Loaded, source: str | None, seed: int, count: int = 4, size: int = 256, *, progress: bool = True
+    loaded: Loaded, name: str | None, seed: int, *, count: int = 4, size: int = 256, progress: bool = True
 ) -> list[str]:
     """Returns ordinary text to measure the cost of an edit on.
 
     Args:
-        loaded: The model, unedited: without a source it makes the text itself.
-        source: A text file or the name of a data set.
-        seed: Of what is drawn.
+        loaded: The model, unedited: without a name it makes the text itself.
+        name: A text file or the name of a data set; by default text that the model samples.
+        seed: Seed of what is drawn.
         count: How many chunks.
-        size: Tokens of each.
+        size: How many tokens each has.
         progress: Show a progress bar while it is sampled.
 
     Raises:
         InputError: When the source cannot be read.
     """
-    from ..ordinary_text import SAMPLED, sample_from_model, sequences_of
+    from ..moments.ordinary_text import SAMPLED, TextSource, sample_from_model, sequences_of
 
-    if source is None or source == SAMPLED:
+    if name is None or name == SAMPLED:
         samples = sample_from_model(loaded.model, loaded.tok, count, size, seed=seed + 1000, progress=progress)
         return [loaded.tok.decode(sample, skip_special_tokens=True) for sample in samples]
     ids: list[int] = []
-    for sequence in sequences_of(loaded.model, loaded.tok, source, 64 * count, size, seed):
+    for sequence in sequences_of(loaded.model, loaded.tok, TextSource(name, 64 * count, size, seed)):
         ids += [*sequence, *loaded.tok("\n", add_special_tokens=False)["input_ids"]]
         if len(ids) >= count * size:
             break

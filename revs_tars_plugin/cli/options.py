@@ -124,7 +124,7 @@ def free(path: Path, overwrite: bool, *inputs: str | Path | None) -> Path:
         InputError: When it may not be written to; said before any work.
     """
     path = path.expanduser()
-    if any(given and Path(given).expanduser().resolve() == path.resolve() for given in inputs):
+    if any(name and Path(name).expanduser().resolve() == path.resolve() for name in inputs):
         raise InputError(f"{path} is read here, so it cannot be the output; name another place.")
     if not overwrite and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise InputError(f"{path} is there already; name another place, or add --overwrite.")

@@ -17,6 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
+    *,
     context: typer.Context,
     results: Annotated[
         list[Path],
@@ -36,8 +37,8 @@ def report(
     Example: revs-tars report result.json comparison.json -o report.html
     """
     output = options.free(output, overwrite, *results)
-    from ..report import write_report
-    from ..results import read_result
+    from ..report.html import write_report
+    from ..report.results import read_result
 
     write_report([read_result(file) for file in results], output, title=title, show_secrets=show_secrets)
     if json:

@@ -12,8 +12,8 @@ from typing import Any
 import typer
 
 from ..errors import InputError, did_you_mean
-from ..redaction import Redactor
-from ..shown import shown
+from ..formatting import headings_of, print_tables, readable, terminal_table
+from ..report.redaction import Redactor
 
 
 class Session:
@@ -44,9 +44,9 @@ class _MaskingFormatter(logging.Formatter):
 
 def session_of(context: typer.Context) -> Session:
     """Returns the run that a command belongs to."""
-    found = context.find_root().obj
-    assert isinstance(found, Session)
-    return found
+    session = context.find_root().obj
+    assert isinstance(session, Session)
+    return session
 
 
 def print_json(content: Any) -> None:
@@ -55,23 +55,11 @@ def print_json(content: Any) -> None:
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints rows of figures and short texts, the first column on the left."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else 118)
-    table = Table(title=title)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="right" if index and not _is_text(rows, name) else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(shown(row.get(name))) for name in columns))
-    console.print(table)
-
-
-def _is_text(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    return any(isinstance(row.get(name), str) for row in rows)
+    """Prints rows of figures and short texts; figures stand on the right."""
+    headings = headings_of(rows)
+    texts = [name for name in headings if any(isinstance(row.get(name), str) for row in rows)]
+    cells = [[readable(row.get(name)) for name in headings] for row in rows]
+    print_tables(terminal_table(title, headings, cells, left=texts))
 
 
 _GOAL = re.compile(r"\s*(?P<name>[^<>=]+?)\s*(?P<sign><=|>=)\s*(?P<bound>\S+)\s*")
@@ -100,11 +88,11 @@ def check_goals(goals: Sequence[str], figures: Mapping[str, float]) -> None:
 
 def parsed_goal(goal: str) -> tuple[str, str, float]:
     """Reads `NAME>=NUMBER`; commands do so before any work."""
-    found = _GOAL.fullmatch(goal)
+    parts = _GOAL.fullmatch(goal)
     try:
-        if found is None:
+        if parts is None:
             raise ValueError
-        return found["name"], found["sign"], float(found["bound"])
+        return parts["name"], parts["sign"], float(parts["bound"])
     except ValueError as error:
         raise InputError(
             f'--require is "{goal}"; write a figure, >= or <=, and a number, as in "efficacy>=0.99".'

@@ -1,23 +1,26 @@
 """Measuring what an edit did: is it gone under attack, and what did it cost."""
 
-from .attacks import LayerScores, attack_score, delta_scores, layer_scores, logit_lens_scores
 from .capability import general_capability
 from .concepts import fact_log_likelihoods, name_probabilities
-from .contexts import in_context_prompts
 from .continuation import greedy_continuation, greedy_continuations, still_generated
+from .in_context import in_context_prompts
 from .integrity import OrdinaryText, TextIntegrity, kl_divergence, next_token_log_probabilities
+from .layer_attacks import LayerScores, attack_score, delta_scores, layer_scores, logit_lens_scores
+from .memorization import Recall, recall
+from .metrics import ATTACKS, METRICS, Metric
 from .probes import Probe, probes_of
 from .quantization import quantized
-from .recall import Recall, recall, sampled_extractions
 from .relearning import after_relearning
-from .report import UnlearningReport
+from .sampling import sampled_extractions
 from .scores import efficacy, output_scores, unlearning_score
-from .steps import ATTACKS
 from .unlearning import evaluate_unlearning
+from .unlearning_report import UnlearningReport
 
 __all__ = [
     "ATTACKS",
+    "METRICS",
     "LayerScores",
+    "Metric",
     "OrdinaryText",
     "Probe",
     "Recall",

@@ -34,7 +34,7 @@ def general_capability(
         num_fewshot: Examples in front of each question; by default the task's own number.
         limit: How many questions of each task; by default all.
         batch_size: Questions a pass.
-        seed: Of the choice of examples.
+        seed: Seed of the choice of examples.
 
     Returns:
         For each task its metrics by name, as the harness calls them ("acc", "exact_match,strict-match").
@@ -56,7 +56,7 @@ def general_capability(
         raise InputError(f"tasks names {', '.join(unknown)}, which the lm-evaluation-harness does not know.")
     training = model.training
     try:
-        found = lm_eval.simple_evaluate(
+        results = lm_eval.simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tok, batch_size=batch_size),
             tasks=list(tasks),
             task_manager=manager,
@@ -79,7 +79,7 @@ def general_capability(
         ) from error
     finally:
         model.train(training)
-    return {task: _metrics(values) for task, values in found["results"].items()}
+    return {task: _metrics(values) for task, values in results["results"].items()}
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:

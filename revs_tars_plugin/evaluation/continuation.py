@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..forward import evaluating
+from ..model.forward import evaluating
 from ..requests import tokenise_in_context
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..forward import next_token_logits, selected_logits
+from ..model.forward import next_token_logits, selected_logits
 
 
 def next_token_log_probabilities(
@@ -40,10 +40,10 @@ class TextIntegrity:
 
     Attributes:
         kl_median: Median of KL(original || edited), nats.
-        kl_mean: Its mean.
+        kl_mean: Mean of KL(original || edited), nats.
         top1_agreement: Share of positions with the same most likely token.
-        perplexity_before: Of the original on the text.
-        perplexity_after: Of the edited model.
+        perplexity_before: The original model's perplexity on the text.
+        perplexity_after: The edited model's perplexity on it.
         divergences: KL(original || edited) at every position, nats.
     """
 

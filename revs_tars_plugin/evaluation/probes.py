@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..batching import by_length
+from ..model.forward import batches_by_length
 from ..requests import tokenise_in_context
 
 # Sequences that go through a model at once, unless the caller says otherwise.
@@ -54,13 +54,13 @@ def probes_of(
         targets: The secrets.
         positions: For each secret's index the positions of its edited tokens.
     """
-    found = []
+    probes = []
     for index, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
         prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
         for position in positions.get(index, ()):
             if position < len(target_ids):
-                found.append(Probe(index, prompt_ids + target_ids[:position], target_ids[position]))
-    return found
+                probes.append(Probe(index, prompt_ids + target_ids[:position], target_ids[position]))
+    return probes
 
 
 def probe_batches(probes: Sequence[Probe], batch_size: int = BATCH_SIZE) -> Iterator[ProbeBatch]:
@@ -76,11 +76,11 @@ def probe_batches(probes: Sequence[Probe], batch_size: int = BATCH_SIZE) -> Iter
             sequences.append(probe.context)
             latest[probe.secret] = len(sequences) - 1
         places[index] = latest[probe.secret]
-    for batch in by_length(sequences, most=batch_size):
+    for batch in batches_by_length(sequences, most=batch_size):
         rows = {sequence: row for row, sequence in enumerate(batch)}
-        own = tuple(index for index in range(len(probes)) if places[index] in rows)
+        indices = tuple(index for index in range(len(probes)) if places[index] in rows)
         yield ProbeBatch(
             tuple(sequences[sequence] for sequence in batch),
-            tuple((rows[places[index]], len(probes[index].context) - 1) for index in own),
-            own,
+            tuple((rows[places[index]], len(probes[index].context) - 1) for index in indices),
+            indices,
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
+from .run import EvaluationRun
 
 
 def rounded(weight: Float[Tensor, "a b"], bits: int, channel_dim: int = 0) -> Float[Tensor, "a b"]:
@@ -54,3 +55,10 @@ def quantized(model: nn.Module, bits: int) -> Iterator[None]:
         with torch.no_grad():
             for weight, old in before:
                 weight.copy_(old)
+
+
+def measure_quantized(run: EvaluationRun) -> None:
+    """Scores the secrets at the output of the model with rounded weights."""
+    for bits in (8, 4):
+        with quantized(run.model, bits):
+            run.score(f"quantization, {bits} bits", run.prompts, run.everyone)

@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..data.memorise import memorise
+from ..data.memorised import memorise
+from ..requests import join
+from .run import EvaluationRun
+from .scores import output_scores
 
 Result = TypeVar("Result")
 
@@ -31,7 +34,7 @@ def after_relearning(
         texts: Prompts with their secrets behind them: those that the attacker has.
         measure: Called with the fine-tuned model; asks for *other* forgotten items.
         epochs: Passes over the texts.
-        learning_rate: Of AdamW.
+        learning_rate: The learning rate of AdamW.
         seed: Seed of their order.
 
     Returns:
@@ -50,3 +53,20 @@ def after_relearning(
         model.eval()
         for module in training:
             module.training = True
+
+
+def measure_relearned(run: EvaluationRun) -> None:
+    """Teaches every second secret and asks for the others."""
+    others = run.everyone[1::2]
+    if not others:
+        return
+    texts = [join(*pair) for pair in zip(run.prompts[::2], run.targets[::2], strict=True)]
+    probes = run.probes(run.prompts, others)
+    scores = after_relearning(
+        run.model,
+        run.tok,
+        texts,
+        lambda model: output_scores(model, probes, run.options.k, run.options.batch_size),
+        seed=run.options.seed,
+    )
+    run.keep("relearning", scores, others)

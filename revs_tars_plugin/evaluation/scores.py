@@ -9,40 +9,40 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..forward import selected_logits
-from ..rank_steps import ranks
+from ..model.forward import selected_logits
+from ..model.rank_steps import ranks
 from .probes import BATCH_SIZE, Probe, probe_batches
 
 
-def token_scores(found: Int[Tensor, " *any"], vocabulary_size: int, k: int) -> Float[Tensor, " *any"]:
+def token_scores(places: Int[Tensor, " *any"], vocabulary_size: int, k: int) -> Float[Tensor, " *any"]:
     """Returns `min(rank / k, (V - rank) / k, 1)`: 0 at either end of the ranking, 1 from k places away on.
 
     The bottom counts as exposed too, since an attacker may read a demoted token off it.
     """
-    found = found.double()
-    return torch.minimum(found / k, (vocabulary_size - found) / k).clamp(max=1.0)
+    places = places.double()
+    return torch.minimum(places / k, (vocabulary_size - places) / k).clamp(max=1.0)
 
 
 def secret_scores(scores: Float[Tensor, "... tokens"], probes: Sequence[Probe]) -> Float[Tensor, "... secrets"]:
     """Returns each secret's best-hidden token: an attacker needs all of them, so the maximum decides."""
-    return torch.stack([scores[..., own].max(dim=-1).values for own in tokens_of_secrets(probes)], dim=-1)
+    return torch.stack([scores[..., tokens].max(dim=-1).values for tokens in tokens_of_secrets(probes)], dim=-1)
 
 
 def mean_of_tokens(scores: Float[Tensor, " tokens"], probes: Sequence[Probe]) -> Float[Tensor, " secrets"]:
     """Returns the mean over each secret's tokens."""
-    return torch.stack([scores[own].mean() for own in tokens_of_secrets(probes)])
+    return torch.stack([scores[tokens].mean() for tokens in tokens_of_secrets(probes)])
 
 
 def output_scores(
     model: nn.Module, probes: Sequence[Probe], k: int = 100, batch_size: int = BATCH_SIZE
 ) -> Float[Tensor, " secrets"]:
     """Returns every secret's score at the model's output, all tokens of a secret from one sequence."""
-    found = torch.zeros(len(probes), dtype=torch.long)
+    places = torch.zeros(len(probes), dtype=torch.long)
     for batch in probe_batches(probes, batch_size):
         logits = selected_logits(model, batch.sequences, batch.picks)
         tokens = torch.tensor([probes[index].token for index in batch.indices], device=logits.device)
-        found[list(batch.indices)] = ranks(logits, tokens).cpu()
-    return secret_scores(token_scores(found, vocabulary_size(model), k), probes)
+        places[list(batch.indices)] = ranks(logits, tokens).cpu()
+    return secret_scores(token_scores(places, vocabulary_size(model), k), probes)
 
 
 def efficacy(model: nn.Module, probes: Sequence[Probe], k: int = 100) -> float:
@@ -67,7 +67,7 @@ def unlearning_score(efficacy_: float, specificity: float, generality: float | N
 
 def tokens_of_secrets(probes: Sequence[Probe]) -> list[list[int]]:
     """Returns for each secret, in the order in which they first occur, its probes' places."""
-    found: dict[int, list[int]] = {}
+    by_secret: dict[int, list[int]] = {}
     for index, probe in enumerate(probes):
-        found.setdefault(probe.secret, []).append(index)
-    return list(found.values())
+        by_secret.setdefault(probe.secret, []).append(index)
+    return list(by_secret.values())

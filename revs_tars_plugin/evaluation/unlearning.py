@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from tqdm import tqdm
 
-from ..data.concepts import ConceptRecord
-from ..data.files import SecretRecord
-from ..decoder import Decoder
+from ..data.concept_files import ConceptRecord
+from ..data.secret_files import SecretRecord
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
+from ..model.decoder import Decoder
+from ..model.module_names import ModuleNames
 from ..requests import Secret, read_requests
 from .integrity import OrdinaryText
+from .metrics import ATTACKS, completed, measurements
 from .probes import BATCH_SIZE
-from .report import UnlearningReport
-from .scores import harmonic, vocabulary_size
-from .steps import ATTACKS, Evaluation
+from .run import EvaluationRun, RunOptions
+from .scores import vocabulary_size
+from .unlearning_report import UnlearningReport
 
-# The paper's Resistance Score is over these.
-_RESISTANCE = ATTACKS[:3]
+# Tokens of a secret that the paper edits.
 _EDITED_TOKENS = 2
 Positions = Mapping[int, Sequence[int]] | str
 
@@ -32,7 +32,7 @@ def evaluate_unlearning(
     tok: Any,
     secrets: Sequence[SecretRecord],
     *,
-    names: UnlearnHyperParams,
+    names: ModuleNames | UnlearnHyperParams,
     positions: Positions = "rarest",
     retain: Sequence[SecretRecord] | None = None,
     concepts: Sequence[ConceptRecord] | None = None,
@@ -71,8 +71,8 @@ def evaluate_unlearning(
         model: The model as it stands.
         tok: Its tokenizer.
         secrets: What has to be hidden; may be empty where there are concepts.
-        names: Settings that name the model's modules; any of our methods' will do. All layers are read, whatever their
-            `layers` says.
+        names: The names of the model's modules, or settings that hold them; any of our methods' will do. All layers are
+            read, whatever their `layers` says.
         positions: Which tokens count: for each secret's index the positions of its edited tokens, as in an edit's
             outcomes; "rarest": the two rarest of each, the paper's choice; "all", so that editors are scored alike.
         retain: Secrets that must still be there.
@@ -81,59 +81,55 @@ def evaluate_unlearning(
         corpus: Ordinary texts; the first 256 tokens of each count.
         k: From how many places on a token counts as hidden.
         attacks: Which attacks to run; `relearning`, which trains, is not among the default ones.
-        n_samples: Continuations a secret for `sampling`.
+        n_samples: How many continuations `sampling` draws for each secret.
         batch_size: The most sequences of a forward pass.
-        seed: Of what is drawn at random.
+        seed: Seed of what is drawn at random.
         progress: Show a progress bar.
 
     Raises:
         InputError: When an argument cannot be used; the model is as before.
     """
+    options = RunOptions(tuple(attacks), k=k, n_samples=n_samples, batch_size=batch_size, seed=seed)
     retain, concepts = list(retain or ()), list(concepts or ())
-    _check_numbers(model, k, n_samples, batch_size, attacks)
+    _check_options(model, options)
     _check_reference(model, reference, corpus)
-    own = _checked_secrets(tok, secrets, positions, concepts)
+    tokenised = _checked_secrets(tok, secrets, positions, concepts)
     if retain:
         read_requests([record.request() for record in retain], tok)
-    places = _places(own, positions)
-    decoder = Decoder(model, replace(names, layers=[]))
-    run = Evaluation(
-        model,
-        tok,
-        decoder,
-        secrets,
-        places,
-        retain,
-        concepts,
-        k=k,
-        n_samples=n_samples,
-        batch_size=batch_size,
-        seed=seed,
+    if reference is not None and not isinstance(reference, OrdinaryText):
+        reference = OrdinaryText.of(reference, tok, corpus or ())
+    run = EvaluationRun(
+        model=model,
+        tok=tok,
+        decoder=Decoder(model, ModuleNames.of(names)),
+        options=options,
+        secrets=secrets,
+        positions=_places(tokenised, positions),
+        retain=retain,
+        concepts=concepts,
+        text=reference,
     )
-    for step in tqdm(run.steps(attacks), "evaluating", disable=not progress):
-        step()
-    divergences: tuple[float, ...] = ()
-    if reference is not None:
-        text = reference if isinstance(reference, OrdinaryText) else OrdinaryText.of(reference, tok, corpus or ())
-        cost = text.compare(model)
-        run.summary.update(cost.summary())
-        divergences = cost.divergences
-    if set(_RESISTANCE) <= run.summary.keys():
-        run.summary["resistance_score"] = harmonic(run.summary[name] for name in _RESISTANCE)
+    for measure in tqdm(measurements(run), "evaluating", disable=not progress):
+        measure(run)
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
     return UnlearningReport(
-        run.summary, tuple(run.rows), tuple(run.concept_rows), settings, tuple(run.ranks), divergences
+        completed(run.summary),
+        tuple(run.rows),
+        tuple(run.concept_rows),
+        settings,
+        tuple(run.ranks),
+        run.divergences,
     )
 
 
-def _check_numbers(model: nn.Module, k: int, n_samples: int, batch_size: int, attacks: Sequence[str]) -> None:
+def _check_options(model: nn.Module, options: RunOptions) -> None:
     size = vocabulary_size(model)
-    if not 1 <= k <= size // 2:
-        raise InputError(f"k is {k}; it must be at least 1 and at most half the vocabulary ({size // 2}).")
-    for name, value in (("n_samples", n_samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1.")
-    for name in attacks:
+    if not 1 <= options.k <= size // 2:
+        raise InputError(f"k is {options.k}; it must be at least 1 and at most half the vocabulary ({size // 2}).")
+    for name in ("n_samples", "batch_size"):
+        if getattr(options, name) < 1:
+            raise InputError(f"{name} is {getattr(options, name)}; it must be at least 1.")
+    for name in options.attacks:
         if name not in ATTACKS:
             raise InputError(f'attacks names "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
 
@@ -146,16 +142,16 @@ def _check_reference(
             raise InputError(
                 "corpus is given, but reference already holds an OrdinaryText with its own; leave one out."
             )
-        known = reference.vocabulary_size
+        size = reference.vocabulary_size
     elif (reference is None) != (not corpus):
         raise InputError("reference and corpus belong together: the cost is measured on the one against the other.")
     elif reference is None:
         return
     else:
-        known = vocabulary_size(reference)
-    if known != vocabulary_size(model):
+        size = vocabulary_size(reference)
+    if size != vocabulary_size(model):
         raise InputError(
-            f"reference has a vocabulary of {known}, the model one of {vocabulary_size(model)}; give the model before "
+            f"reference has a vocabulary of {size}, the model one of {vocabulary_size(model)}; give the model before "
             "its edit."
         )
 
@@ -168,8 +164,8 @@ def _checked_secrets(
         if not concepts:
             raise InputError("secrets is empty; give at least one, or concepts.")
         return []
-    own = read_requests([secret.request() for secret in secrets], tok)
-    for secret in own:
+    tokenised = read_requests([secret.request() for secret in secrets], tok)
+    for secret in tokenised:
         if tok.unk_token_id is not None and tok.unk_token_id in secret.target_ids:
             raise InputError(
                 f"Secret {secret.index}: the tokenizer has no token for a part of its target; no prompt can lead to it."
@@ -177,16 +173,16 @@ def _checked_secrets(
     if isinstance(positions, str):
         if positions not in ("rarest", "all"):
             raise InputError(f'positions is "{positions}"; it must be "rarest", "all", or a mapping.')
-        return own
-    if set(positions) != set(range(len(own))) or not all(positions.values()):
-        raise InputError(f"positions must name at least one token for each secret, 0 to {len(own) - 1}.")
+        return tokenised
+    if set(positions) != set(range(len(tokenised))) or not all(positions.values()):
+        raise InputError(f"positions must name at least one token for each secret, 0 to {len(tokenised) - 1}.")
     for index, chosen in positions.items():
-        if not all(0 <= position < len(own[index].target_ids) for position in chosen):
+        if not all(0 <= position < len(tokenised[index].target_ids) for position in chosen):
             raise InputError(
                 f"positions of secret {index} are {list(chosen)}, but its target has "
-                f"{len(own[index].target_ids)} tokens."
+                f"{len(tokenised[index].target_ids)} tokens."
             )
-    return own
+    return tokenised
 
 
 def _places(secrets: Sequence[Secret], positions: Positions) -> Mapping[int, Sequence[int]]:

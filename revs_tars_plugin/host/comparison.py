@@ -7,28 +7,36 @@ import io
 import logging
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ..data.files import SecretRecord
-from ..decoder import Decoder
+from ..data.secret_files import SecretRecord
 from ..errors import InputError, did_you_mean
 from ..evaluation import OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams, packaged_hparams
-from ..statistics import ordinary_moments
-from ..weight_edits import fingerprint
-from .module_names import module_names
+from ..model.decoder import Decoder
+from ..model.module_names import ModuleNames
+from ..model.tensors import fingerprint
+from ..moments.second_moments import ordinary_moments
+from . import unlearn_editor
+from .easyedit import Host
+from .registry import REGISTERED, register
 from .settings import load_settings
-from .unlearn_editor import HOST, UnlearnEditor
 
-COMPARED = ("REVS", "TARS", "FT", "ROME", "MEMIT", "FT-L-delete", "MEMIT-delete")
+# The host's own editors that write weights; packaged settings for the demo model say how.
+_HOSTS_OWN = ("FT", "ROME", "MEMIT")
+_HOSTS_SETTINGS = "smollm2-135m"
+# Published methods first, what they compare with last.
+COMPARED = (
+    *(name for name, method in REGISTERED.items() if method.paper is not None),
+    *_HOSTS_OWN,
+    *(name for name, method in REGISTERED.items() if method.paper is None),
+)
 NO_EDIT = "no edit"
-# Of the packaged settings for the demo model, those for many memorised secrets.
-_PACKAGED = {"REVS": "smollm2-135m-covariance"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class ComparisonRow:
     Attributes:
         method: Its `alg_name`, or "no edit".
         figures: The summary of `evaluate_unlearning`; empty where it failed.
-        seconds: Of the edit alone.
+        seconds: What the edit alone took.
         peak_mib: The most memory it held beyond what was held before.
         n_changed: How many numbers of the model it changed.
         error: Why it failed, in one line.
@@ -86,7 +94,7 @@ def compare(
         stats_dir: Where second moments lie; by default what the YAMLs say.
         attacks: See `evaluate_unlearning`.
         k: From how many places on a token counts as hidden.
-        seed: Of the methods, of the host's random numbers, and of the evaluation.
+        seed: Seed of the methods, of the host's random numbers, and of the evaluation.
         device: Where the host puts the model: "cpu" or a CUDA device's number; by default what the YAMLs say.
         verbose: Let the host print.
         progress: Show a progress bar.
@@ -104,16 +112,17 @@ def compare(
         common["stats_dir"] = str(stats_dir)
     if device is not None:
         common["device"] = device
-    hparams = {name: _settings(name, settings or {}, common) for name in dict.fromkeys(methods)}
+    host = register()
+    hparams = {name: _settings(host, name, settings or {}, common) for name in dict.fromkeys(methods)}
     first = next(iter(hparams.values()), None)
     if first is None:
         raise InputError("methods is empty; name at least one.")
     with _quiet(not verbose):
-        editor = UnlearnEditor.from_hparams(first)
-    for own in hparams.values():
-        if isinstance(own, UnlearnHyperParams) and own.reads_moments:
+        editor = unlearn_editor.UnlearnEditor.from_hparams(first)
+    for method in hparams.values():
+        if isinstance(method, UnlearnHyperParams) and method.reads_moments:
             # Of all layers, so that methods that look at different ones share the text and the pass.
-            ordinary_moments(Decoder(editor.model, replace(own, layers=[])), editor.tok, own)
+            ordinary_moments(Decoder(editor.model, ModuleNames.of(method)), editor.tok, method)
             break
     text = OrdinaryText.of(editor.model, editor.tok, corpus) if corpus else None
     evaluation: dict[str, Any] = {"retain": list(retain), "attacks": attacks, "k": k, "seed": seed}
@@ -121,7 +130,7 @@ def compare(
         editor.model,
         editor.tok,
         forget,
-        names=module_names(first),
+        names=ModuleNames.of(first),
         positions="all",
         reference=text,
         progress=progress,
@@ -129,9 +138,9 @@ def compare(
     )
     rows = [ComparisonRow(NO_EDIT, before.summary)]
     expected = _state(editor.model)
-    for name, own in tqdm(hparams.items(), "editors", disable=not progress):
-        editor.hparams, editor.alg_name = own, name
-        editor.apply_algo = HOST.module("util.alg_dict").ALG_DICT[name]
+    for name, method in tqdm(hparams.items(), "editors", disable=not progress):
+        editor.hparams, editor.alg_name = method, name
+        editor.apply_algo = host.module("util.alg_dict").ALG_DICT[name]
         with _quiet(not verbose), torch.random.fork_rng():
             torch.manual_seed(seed)
             rows.append(_row(editor, forget, text, replacement, evaluation))
@@ -150,7 +159,7 @@ def _row(
     subjects = [record.subject for record in forget]
     rephrased = [record.rephrase_prompt for record in forget]
     try:
-        found = editor.unlearn(
+        result = editor.unlearn(
             [record.prompt for record in forget],
             [record.target for record in forget],
             subjects=subjects if all(subjects) else None,
@@ -168,16 +177,19 @@ def _row(
             {},
             error=f"{type(error).__name__}: {reason[:200]} ({Path(last.filename).name}:{last.lineno})",
         )
-    return ComparisonRow(editor.alg_name, found.summary, found.seconds, found.peak_mib, found.n_changed)
+    return ComparisonRow(editor.alg_name, result.summary, result.seconds, result.peak_mib, result.n_changed)
 
 
-def _settings(name: str, given: Mapping[str, str | Path], common: Mapping[str, Any]) -> Any:
+def _settings(host: Host, name: str, chosen: Mapping[str, str | Path], common: Mapping[str, Any]) -> Any:
     """A method's settings from its YAML, with what is the same for all in place of what stands there."""
-    known = HOST.module("util.alg_dict").ALG_DICT
+    known = host.module("util.alg_dict").ALG_DICT
     if name not in known:
         raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
-    path = given.get(name) or packaged_hparams(name) / f"{_PACKAGED.get(name, 'smollm2-135m')}.yaml"
-    hparams = load_settings(HOST, name, path)
+    packaged = packaged_hparams(name) / f"{_HOSTS_SETTINGS}.yaml"
+    if name in REGISTERED:
+        packaged = REGISTERED[name].best_file
+    path = chosen.get(name) or packaged
+    hparams = load_settings(host, name, path)
     for key, value in common.items():
         if hasattr(hparams, key):
             setattr(hparams, key, value)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..edits import EditSet, OriginalWeights
+from ..edits.apply import OriginalWeights
+from ..edits.edit_set import EditSet
 from ..errors import HostError
-from ..measuring import peak_memory
+from ..evaluation.peak_memory import peak_memory
 
 
 class EditRecorder:
@@ -64,13 +65,13 @@ class EditRecorder:
 
     def names(self) -> list[str]:
         """Returns the names of all weights that may have changed."""
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         for done in self._done:
             if isinstance(done, EditSet):
-                found.update(dict.fromkeys(edit.name for edit in done.edits))
+                names.update(dict.fromkeys(edit.name for edit in done.edits))
             elif isinstance(done, Mapping):
-                found.update(dict.fromkeys(done))
-        return list(found)
+                names.update(dict.fromkeys(done))
+        return list(names)
 
     def restore(self) -> int:
         """Takes everything back, the last change first.

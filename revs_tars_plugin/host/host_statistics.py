@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from ..decoder import Decoder
-from ..ordinary_text import source_label
-from ..statistics import second_moments
+from ..model.decoder import Decoder
+from ..model.module_names import ModuleNames
+from ..moments.ordinary_text import TextSource
+from ..moments.second_moments import second_moments
 from .easyedit import Host
-from .module_names import module_names
 
 
 def with_moments(host: Host, model: nn.Module, tok: Any, hparams: Any) -> Any:
@@ -30,19 +30,18 @@ def with_moments(host: Host, model: nn.Module, tok: Any, hparams: Any) -> Any:
     Raises:
         InputError: When the text cannot be read.
     """
-    found = copy(hparams)
-    found.stats_dir = str(Path(hparams.stats_dir).expanduser())
-    found.mom2_dataset = source_label(hparams.mom2_dataset)
+    source = TextSource(hparams.mom2_dataset, hparams.mom2_n_samples, seed=getattr(hparams, "seed", 0))
+    settings = copy(hparams)
+    settings.stats_dir = str(Path(hparams.stats_dir).expanduser())
+    settings.mom2_dataset = source.label
     name = str(getattr(model.config, "_name_or_path", "model"))
     folder = name.replace("/", "_") if host.generation == "release" else name.rsplit("/", maxsplit=1)[-1]
     second_moments(
-        Decoder(model, module_names(hparams, layers=list(hparams.layers))),
+        Decoder(model, ModuleNames.of(hparams), hparams.layers),
         tok,
-        hparams.mom2_dataset,
-        stats_dir=found.stats_dir,
-        n_samples=hparams.mom2_n_samples,
+        source,
+        stats_dir=settings.stats_dir,
         precision=hparams.mom2_dtype,
         model_name=folder,
-        seed=getattr(hparams, "seed", 0),
     )
-    return found
+    return settings

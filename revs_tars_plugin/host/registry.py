@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from ..edits import OriginalWeights
+from ..edits.apply import OriginalWeights
 from ..errors import HostError
-from ..ft_l_delete import FTLDeleteHyperParams, apply_ft_l_delete_to_model
-from ..hyperparams import UnlearnHyperParams
-from ..revs import REVSHyperParams, apply_revs_to_model
-from ..tars import TARSHyperParams, apply_tars_to_model
+from ..methods import METHODS, Method
 from .easyedit import Host, load_host
 from .memit_delete import MEMITDeleteHyperParams, apply_memit_delete_to_model
 
 _OURS = "_revs_tars_plugin"
-
-
-@dataclass(frozen=True)
-class Method:
-    """One algorithm as the host sees it."""
-
-    name: str
-    apply: Callable[..., Any]
-    hyperparams: type[UnlearnHyperParams]
-
-
-METHODS = (
-    Method("REVS", apply_revs_to_model, REVSHyperParams),
-    Method("TARS", apply_tars_to_model, TARSHyperParams),
-    # What the papers compare with.
-    Method("FT-L-delete", apply_ft_l_delete_to_model, FTLDeleteHyperParams),
-    Method("MEMIT-delete", apply_memit_delete_to_model, MEMITDeleteHyperParams),
-)
+# The host's own MEMIT does the writing, so this one needs the host.
+MEMIT_DELETE = Method(MEMITDeleteHyperParams, apply_memit_delete_to_model, execute=None, best="smollm2-135m")
+# Every method that the host learns of us.
+REGISTERED: Mapping[str, Method] = {**METHODS, MEMIT_DELETE.name: MEMIT_DELETE}
 
 
 def register() -> Host:
@@ -52,16 +34,16 @@ def register() -> Host:
     """
     host = load_host()
     algorithms: dict[str, Any] = host.module("util.alg_dict").ALG_DICT
-    for method in METHODS:
-        known = algorithms.get(method.name)
-        if known is not None and not hasattr(known, _OURS):
+    for name in REGISTERED:
+        other = algorithms.get(name)
+        if other is not None and not hasattr(other, _OURS):
             raise HostError(
-                f'EasyEdit already has another algorithm "{method.name}" ({known.__module__}); remove it from ALG_DICT '
+                f'EasyEdit already has another algorithm "{name}" ({other.__module__}); remove it from ALG_DICT '
                 "before registering this plugin."
             )
-    for method in METHODS:
-        if method.name not in algorithms:
-            algorithms[method.name] = _as_host_calls_it(method, host)
+    for name, method in REGISTERED.items():
+        if name not in algorithms:
+            algorithms[name] = _as_host_calls_it(method, host)
         setattr(host.package, method.hyperparams.__name__, method.hyperparams)
     _allow_batches(host.module("editors.batch_editor").BatchEditor)
     return host
@@ -90,12 +72,12 @@ def _nothing_to_restore(original: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _allow_batches(batch_editor: Any) -> None:
     """Adds our names to the host's hard-coded list of methods that take many requests at once."""
-    asked = batch_editor.is_batchable_method
-    if hasattr(asked, _OURS):
+    hosts_own = batch_editor.is_batchable_method
+    if hasattr(hosts_own, _OURS):
         return
 
     def is_batchable_method(alg_name: str) -> bool:
-        return alg_name in {method.name for method in METHODS} or bool(asked(alg_name))
+        return alg_name in REGISTERED or bool(hosts_own(alg_name))
 
     setattr(is_batchable_method, _OURS, True)
     batch_editor.is_batchable_method = staticmethod(is_batchable_method)

@@ -23,8 +23,8 @@ def restore_transformers_names() -> None:
     """Puts the names back on `transformers.modeling_utils` that are no longer there; what is there stays."""
     for name in _MOVED_NAMES:
         if not hasattr(transformers.modeling_utils, name):
-            found = getattr(transformers.pytorch_utils, name, None) or _gone(name)
-            setattr(transformers.modeling_utils, name, found)
+            function = getattr(transformers.pytorch_utils, name, None) or _gone(name)
+            setattr(transformers.modeling_utils, name, function)
 
 
 def run_without_cuda(base_editor: type) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from ..errors import InputError
 from .easyedit import Host
-from .registry import METHODS
+from .registry import REGISTERED
 
 
 def load_settings(host: Host, alg_name: str, path: str | Path) -> Any:
@@ -27,9 +27,8 @@ def load_settings(host: Host, alg_name: str, path: str | Path) -> Any:
     Raises:
         InputError: When the file cannot be used, or is for another method.
     """
-    for method in METHODS:
-        if method.name == alg_name:
-            return method.hyperparams.from_hparams(path)
+    if alg_name in REGISTERED:
+        return REGISTERED[alg_name].hyperparams.from_hparams(path)
     kind: Any = getattr(host.package, f"{alg_name.replace('-', '')}HyperParams", None)
     if kind is None or not is_dataclass(kind):
         raise InputError(

@@ -1,67 +1,53 @@
-"""`UnlearnEditor`: the host's `BaseEditor` with one call that edits, keeps the edit, and measures what it did."""
+"""`UnlearnEditor`: the host's `BaseEditor` with one call that edits, keeps the edit, and measures what it did.
+
+Its base class is the host's, so the class is made when it is first asked for; our methods are registered when an editor
+is made. Importing this module does neither.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from ..data.concepts import ConceptRecord
-from ..data.files import SecretRecord
-from ..decoder import Decoder
-from ..edits import EditSet
+from ..data.concept_files import ConceptRecord
+from ..data.secret_files import SecretRecord
 from ..errors import InputError
-from ..evaluation import ATTACKS, OrdinaryText, UnlearningReport, evaluate_unlearning
+from ..evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams
-from ..statistics import ordinary_moments
+from ..model.decoder import Decoder
+from ..model.module_names import ModuleNames
+from ..moments.second_moments import ordinary_moments
+from .easyedit import load_host
 from .edit_recorder import EditRecorder
 from .host_statistics import with_moments
-from .module_names import module_names
-from .registry import METHODS, register
+from .registry import REGISTERED, register
 from .release_bridge import on_cpu
+from .unlearning_result import UnlearningResult, host_means
 
-HOST = register()
-BaseEditor: Any = HOST.module("editors.editor").BaseEditor
 REPLACEMENT = "unknown"
-_OURS = {method.name for method in METHODS}
 # They look things up where the subject ends, and count tokens from the left.
 _BY_SUBJECT = ("ROME", "MEMIT", "MEMIT-delete")
 _BY_MOMENTS = ("MEMIT", "MEMIT-delete")
 
 
-@dataclass(frozen=True)
-class UnlearningResult:
-    """What `UnlearnEditor.unlearn` did and found.
+class Unlearning:
+    """What `UnlearnEditor` adds to EasyEdit's `BaseEditor`, of whichever generation is installed.
 
-    Attributes:
-        metrics: The host's own metrics, one dictionary a secret, with our figures in `["post"]["unlearning"]`.
-        summary: Our figures over all secrets, and the means of the host's accuracies before and after.
-        report: The whole report.
-        model: The edited model with `keep=True`, else the model as it was.
-        edits: What REVS, TARS or FT-L-delete changed, to be undone or applied again; empty for other methods.
-        seconds: Time within the method, the host's and our evaluation not counted.
-        peak_mib: The most memory that the method held beyond what was held before, in MiB.
-        n_changed: How many numbers of the model differ; None with `keep=True`.
+    It works for any `alg_name` that edits weights.
     """
 
-    metrics: list[dict[str, Any]]
-    summary: Mapping[str, float]
-    report: UnlearningReport
     model: nn.Module
-    edits: tuple[EditSet, ...]
-    seconds: float
-    peak_mib: float
-    n_changed: int | None
-
-
-class UnlearnEditor(BaseEditor):  # type: ignore[misc]
-    """EasyEdit's `BaseEditor`, of whichever generation is installed, for any `alg_name` that edits weights."""
-
+    tok: Any
+    model_name: str
+    alg_name: str
     apply_algo: Any
     hparams: Any
+    edit: Any
+    batch_edit: Any
+    _prepare_requests: Any
 
     def unlearn(
         self,
@@ -106,22 +92,22 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
             HostError: When the method does not edit weights.
         """
         records = _records(prompts, secrets, subjects, rephrase_prompts, self.alg_name)
-        kept = [record if isinstance(record, SecretRecord) else SecretRecord(*record) for record in retain or ()]
-        names = module_names(self.hparams)
+        retained = [record if isinstance(record, SecretRecord) else SecretRecord(*record) for record in retain or ()]
+        names = ModuleNames.of(self.hparams)
         text = corpus if isinstance(corpus, OrdinaryText) else None
         if corpus and text is None:
             text = OrdinaryText.of(self.model, self.tok, corpus)  # type: ignore[arg-type]
-        evaluation = {"positions": "all", **evaluation, "retain": kept, "concepts": concepts, "attacks": attacks}
-        if self.alg_name in _OURS:
+        evaluation = {"positions": "all", **evaluation, "retain": retained, "concepts": concepts, "attacks": attacks}
+        if self.alg_name in REGISTERED:
             written = list(secrets)
         else:
             written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
-        own_hparams = self.hparams
+        hparams = self.hparams
         if self.alg_name in _BY_MOMENTS:
-            self.hparams = with_moments(HOST, self.model, self.tok, own_hparams)
-        elif isinstance(own_hparams, UnlearnHyperParams) and own_hparams.reads_moments:
+            self.hparams = with_moments(load_host(), self.model, self.tok, hparams)
+        elif isinstance(hparams, UnlearnHyperParams) and hparams.reads_moments:
             # Measured once a model and kept on disk; no part of a secret's time.
-            ordinary_moments(Decoder(self.model, own_hparams), self.tok, own_hparams)
+            ordinary_moments(Decoder.of(self.model, hparams), self.tok, hparams)
         recorder = EditRecorder(self.model, self.apply_algo, self.alg_name)
         try:
             metrics = self._edited(recorder, records, written, locality_inputs, verbose)
@@ -130,12 +116,12 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
             recorder.restore()
             raise
         finally:
-            self.hparams = own_hparams
+            self.hparams = hparams
         for metric, row in zip(metrics, report.rows, strict=True):
             metric["post"]["unlearning"] = dict(row)
         edits = recorder.edits
         changed = None if keep else recorder.restore()
-        summary = {**report.summary, **_host_means(metrics)}
+        summary = {**report.summary, **host_means(metrics)}
         return UnlearningResult(
             metrics, summary, report, self.model, edits, recorder.seconds, recorder.peak_mib, changed
         )
@@ -149,9 +135,11 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
         verbose: bool,
     ) -> list[dict[str, Any]]:
         """Runs the host's edit with the recorder in the method's place; returns its metrics, in order."""
-        own_size = getattr(self.hparams, "batch_size", 1)
-        size = len(records) if self.alg_name in _OURS and own_size == 1 else own_size
-        together = size > 1 and HOST.module("editors.batch_editor").BatchEditor.is_batchable_method(self.alg_name)
+        batch_size = getattr(self.hparams, "batch_size", 1)
+        size = len(records) if self.alg_name in REGISTERED and batch_size == 1 else batch_size
+        together = size > 1 and load_host().module("editors.batch_editor").BatchEditor.is_batchable_method(
+            self.alg_name
+        )
         chunks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
         apply, side = self.apply_algo, self.tok.padding_side
         self.apply_algo = recorder
@@ -160,15 +148,17 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
         metrics: list[dict[str, Any]] = []
         try:
             for chunk in chunks if together else [range(len(records))]:
-                asked = self._arguments(
+                arguments = self._arguments(
                     [records[i] for i in chunk], [written[i] for i in chunk], locality_inputs, chunk
                 )
-                found = self._batch(asked, len(chunk), verbose) if together else self._one_by_one(asked, verbose)
-                metrics += [{**metric, "case_id": index} for index, metric in zip(chunk, found, strict=True)]
+                measured = (
+                    self._batch(arguments, len(chunk), verbose) if together else self._one_by_one(arguments, verbose)
+                )
+                metrics += [{**metric, "case_id": index} for index, metric in zip(chunk, measured, strict=True)]
         finally:
             self.apply_algo, self.tok.padding_side = apply, side
             if hasattr(self.hparams, "batch_size"):
-                self.hparams.batch_size = own_size
+                self.hparams.batch_size = batch_size
         return metrics
 
     def _arguments(
@@ -179,51 +169,81 @@ class UnlearnEditor(BaseEditor):  # type: ignore[misc]
         chunk: range,
     ) -> dict[str, Any]:
         """What the host's `edit` and `batch_edit` take, for some of the secrets."""
-        found: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "prompts": [record.prompt for record in records],
             "target_new": list(written),
             "ground_truth": [record.target for record in records],
         }
         if all(record.subject for record in records):
-            found["subject"] = [record.subject for record in records]
+            arguments["subject"] = [record.subject for record in records]
         if all(record.rephrase_prompt for record in records):
-            found["rephrase_prompts"] = [record.rephrase_prompt for record in records]
+            arguments["rephrase_prompts"] = [record.rephrase_prompt for record in records]
         if locality_inputs:
-            found["locality_inputs"] = {
-                key: {name: [values[i] for i in chunk] for name, values in own.items()}
-                for key, own in locality_inputs.items()
+            arguments["locality_inputs"] = {
+                key: {name: [values[i] for i in chunk] for name, values in columns.items()}
+                for key, columns in locality_inputs.items()
             }
-        return found
+        return arguments
 
-    def _one_by_one(self, asked: dict[str, Any], verbose: bool) -> list[dict[str, Any]]:
-        kept = {"keep_original_weight": False} if HOST.generation == "release" else {"sequential_edit": True}
-        metrics: list[dict[str, Any]] = self.edit(**asked, **kept, verbose=verbose)[0]
+    def _one_by_one(self, arguments: dict[str, Any], verbose: bool) -> list[dict[str, Any]]:
+        keeping = {"keep_original_weight": False} if load_host().generation == "release" else {"sequential_edit": True}
+        metrics: list[dict[str, Any]] = self.edit(**arguments, **keeping, verbose=verbose)[0]
         return metrics
 
-    def _batch(self, asked: dict[str, Any], size: int, verbose: bool) -> list[dict[str, Any]]:
+    def _batch(self, arguments: dict[str, Any], size: int, verbose: bool) -> list[dict[str, Any]]:
         self.hparams.batch_size = size
-        if HOST.generation == "main":
-            return list(self.batch_edit(**asked, sequential_edit=True, verbose=verbose)[0])
+        if load_host().generation == "main":
+            return list(self.batch_edit(**arguments, sequential_edit=True, verbose=verbose)[0])
         # The release measures "pre" when the edit is in place already, and knows locality by another name there.
-        before = self._release_quality(asked)
-        locality = asked.pop("locality_inputs", None)
-        found = self.batch_edit(**asked, locality_prompts=locality, keep_original_weight=False, verbose=verbose)[0]
-        for metric, pre in zip(found, before, strict=True):
+        before = self._release_quality(arguments)
+        locality = arguments.pop("locality_inputs", None)
+        metrics = self.batch_edit(**arguments, locality_prompts=locality, keep_original_weight=False, verbose=verbose)[
+            0
+        ]
+        for metric, pre in zip(metrics, before, strict=True):
             metric["pre"] = pre
             for key in (metric["requested_rewrite"].get("locality") or {}) if locality else ():
                 same = np.equal(pre["locality"][f"{key}_output"], metric["post"]["locality"][f"{key}_output"])
                 metric["post"]["locality"][f"{key}_acc"] = [float(np.mean(same))]
-        return list(found)
+        return list(metrics)
 
     @on_cpu
-    def _release_quality(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _release_quality(self, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The host's own evaluation of every request, on the model as it stands."""
-        compute = HOST.module("evaluate").compute_edit_quality
-        requests = self._prepare_requests(**asked)
+        compute = load_host().module("evaluate").compute_edit_quality
+        requests = self._prepare_requests(**arguments)
         return [
             compute(self.model, self.model_name, self.hparams, self.tok, request, self.hparams.device)
             for request in requests
         ]
+
+
+def _unlearn_editor() -> type:
+    """Returns the class `UnlearnEditor`, whose base is the `BaseEditor` of the host that is installed.
+
+    Raises:
+        HostError: When EasyEdit cannot be imported.
+    """
+    base: Any = load_host().module("editors.editor").BaseEditor
+
+    class UnlearnEditor(Unlearning, base):  # type: ignore[misc]
+        """EasyEdit's `BaseEditor` with `unlearn`."""
+
+        def __init__(self, hparams: Any) -> None:
+            """Registers our methods with the host, then loads the model as the host does."""
+            register()
+            super().__init__(hparams)
+
+    UnlearnEditor.__module__ = __name__
+    UnlearnEditor.__qualname__ = "UnlearnEditor"
+    return UnlearnEditor
+
+
+def __getattr__(name: str) -> Any:
+    """Makes the class when it is first asked for, once."""
+    if name != "UnlearnEditor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault(name, _unlearn_editor())
 
 
 def _records(
@@ -253,22 +273,3 @@ def _records(
             prompts, secrets, subjects or empty, rephrase_prompts or empty, strict=True
         )
     ]
-
-
-def _host_means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means of the host's accuracies, before and after; for a replacement they say whether it was written."""
-    found = {}
-    for phase in ("pre", "post"):
-        for name in ("rewrite_acc", "rephrase_acc"):
-            values = [float(np.mean(metric[phase][name])) for metric in metrics if name in metric.get(phase, {})]
-            if values:
-                found[f"{phase}, {name}"] = sum(values) / len(values)
-        locality = [
-            float(np.mean(value))
-            for metric in metrics
-            for key, value in (metric.get(phase, {}).get("locality") or {}).items()
-            if key.endswith("_acc")
-        ]
-        if locality:
-            found[f"{phase}, locality"] = sum(locality) / len(locality)
-    return found

@@ -15,14 +15,16 @@ from pathlib import Path
 
 from ..errors import HostError, InputError
 from ..hyperparams import packaged_hparams
+from ..methods import METHODS
 
 SHARED = "revs_tars"
-_METHODS = ("revs", "tars")
+# The published methods; what they compare with stays here.
+_METHODS = tuple(method.package for method in METHODS.values() if method.paper is not None)
+# What they need of this package besides single modules at its top.
+_FOLDERS = ("model", "edits", "moments")
 _PACKAGE = Path(__file__).parents[1]
 _HEADER = "# Generated from revs-tars-plugin; change it there.\n"
-_SHARED_DOC = (
-    '"""What REVS and TARS share: the model seen through the YAML, ranks and steps, edits, statistics, requests."""\n'
-)
+_SHARED_DOC = '"""What REVS and TARS share: the model seen through the YAML, edits, second moments, requests."""\n'
 _EXAMPLE = '''\
 """Make a model forget what follows a prompt: python run_revs_tars.py --hparams ../hparams/REVS/llama3-8b.yaml
 
@@ -76,7 +78,7 @@ def install(path: str | Path) -> list[Path]:
         path: The top of the clone, of branch main.
 
     Returns:
-        The files that were changed or made, relative to the clone.
+        The files that were changed, made or, where an earlier version had left them, taken away; relative to the clone.
 
     Raises:
         HostError: When there is no clone of branch main, or a file that has to change was changed by somebody else;
@@ -97,24 +99,31 @@ def install(path: str | Path) -> list[Path]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
             written.append(Path(name))
+    for file in _left_over(clone, wanted):
+        file.unlink()
+        written.append(file.relative_to(clone))
     return written
 
 
 def _new_files() -> dict[str, str]:
     """Our modules in their places there, the YAMLs, and an example."""
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for method in _METHODS:
         for file in sorted((_PACKAGE / method).glob("*.py")):
-            text = re.sub(r"^(\s*)from \.\.(\w+) import", rf"\1from ..{SHARED}.\2 import", _portable(file), flags=re.M)
-            found[f"easyeditor/models/{method}/{file.name}"] = _HEADER + text
+            files[f"easyeditor/models/{method}/{file.name}"] = _HEADER + _pointing_there(_portable(file))
         for file in sorted(packaged_hparams(method.upper()).glob("*.yaml")):
             if not file.stem.startswith("smollm2"):
-                found[f"hparams/{method.upper()}/{file.name}"] = file.read_text(encoding="utf-8")
-    found[f"easyeditor/models/{SHARED}/__init__.py"] = _HEADER + _SHARED_DOC
-    for module in _shared_modules():
-        found[f"easyeditor/models/{SHARED}/{module}.py"] = _HEADER + _portable(_PACKAGE / f"{module}.py")
-    found["examples/run_revs_tars.py"] = _EXAMPLE
-    return found
+                files[f"hparams/{method.upper()}/{file.name}"] = file.read_text(encoding="utf-8")
+    files[f"easyeditor/models/{SHARED}/__init__.py"] = _HEADER + _SHARED_DOC
+    for file in _shared_files():
+        files[f"easyeditor/models/{SHARED}/{file.relative_to(_PACKAGE).as_posix()}"] = _HEADER + _portable(file)
+    files["examples/run_revs_tars.py"] = _EXAMPLE
+    return files
+
+
+def _pointing_there(text: str) -> str:
+    """A method's module whose imports from above its folder lead to the shared folder, whatever their dots."""
+    return re.sub(r"^(\s*)from \.\.([\w.]+) import", rf"\1from ..{SHARED}.\2 import", text, flags=re.M)
 
 
 def _portable(file: Path) -> str:
@@ -132,27 +141,36 @@ def _portable(file: Path) -> str:
     )
 
 
-def _shared_modules() -> list[str]:
-    """The modules of this package that the methods need, directly or through one another."""
-    todo = [
-        name for method in _METHODS for file in (_PACKAGE / method).glob("*.py") for name in _imports(file, level=2)
-    ]
-    found: set[str] = set()
+def _shared_files() -> list[Path]:
+    """What the methods need: whole folders, and of the modules beside them those that are imported from there."""
+    folders = [file for folder in _FOLDERS for file in sorted((_PACKAGE / folder).glob("*.py"))]
+    methods = [file for method in _METHODS for file in (_PACKAGE / method).glob("*.py")]
+    todo = [name for file in (*folders, *methods) for name in _imports(file, level=2)]
+    modules: set[str] = set()
     while todo:
         name = todo.pop()
-        if name not in found:
-            found.add(name)
+        if name.split(".")[0] not in (*_FOLDERS, *modules):
+            modules.add(name)
             todo += _imports(_PACKAGE / f"{name}.py", level=1)
-    return sorted(found)
+    return [*(_PACKAGE / f"{name}.py" for name in sorted(modules)), *folders]
 
 
 def _imports(file: Path, level: int) -> list[str]:
+    """The modules that a file imports from so many folders above."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return [
         node.module
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and node.level == level and node.module is not None
     ]
+
+
+def _left_over(clone: Path, wanted: Iterable[str]) -> list[Path]:
+    """Modules that an earlier version of ours put there and that are no longer needed."""
+    places = [clone / "easyeditor" / "models" / name for name in (SHARED, *_METHODS)]
+    files = (file for place in places for file in sorted(place.rglob("*.py")))
+    kept = {clone / name for name in wanted}
+    return [file for file in files if file not in kept and file.read_text(encoding="utf-8").startswith(_HEADER)]
 
 
 def _changed_files(clone: Path) -> dict[str, str]:
@@ -165,16 +183,16 @@ def _changed_files(clone: Path) -> dict[str, str]:
         "requirements.txt": ("\nfaker", _requirements),
         "README.md": (_ROWS[0], _row),
     }
-    found = {}
+    files = {}
     for name, (mark, change) in edits.items():
         text = _at_head(clone, name)
         if text is None:
             raise HostError(f"The EasyEdit in {clone} has no {name} at HEAD; take a whole clone of branch main.")
         try:
-            found[name] = text if mark in text else change(text)
+            files[name] = text if mark in text else change(text)
         except InputError as error:
             raise HostError(f"{clone / name} is not as this version knows it ({error}); take branch main.") from error
-    return found
+    return files
 
 
 def _algorithms(text: str) -> str:
@@ -186,8 +204,8 @@ def _algorithms(text: str) -> str:
         raise InputError("no ALG_DICT")
     body = entries.group().removesuffix("\n}").rstrip()
     body += "" if body.endswith(",") else ","
-    own = ",\n".join(f"    '{name.upper()}': apply_{name}_to_model" for name in _METHODS)
-    return text.replace(entries.group(), f"{body}\n{own}\n}}")
+    ours = ",\n".join(f"    '{name.upper()}': apply_{name}_to_model" for name in _METHODS)
+    return text.replace(entries.group(), f"{body}\n{ours}\n}}")
 
 
 def _batches(text: str) -> str:
@@ -197,8 +215,8 @@ def _batches(text: str) -> str:
         raise InputError("no list of methods")
     text = _after(text, members[-1:], [f"    {name.upper()} = '{name.upper()}'" for name in _METHODS])
     # The tests are one expression over several lines, the last of them without a backslash.
-    own = [f"            or alg_name == BatchEditor.{name.upper()}.value" for name in _METHODS]
-    return text.replace(tests[-1], " \\\n".join([tests[-1], *own]))
+    ours = [f"            or alg_name == BatchEditor.{name.upper()}.value" for name in _METHODS]
+    return text.replace(tests[-1], " \\\n".join([tests[-1], *ours]))
 
 
 def _imported(text: str) -> str:

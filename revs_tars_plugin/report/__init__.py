@@ -1,5 +1,1 @@
-"""Results as pages that people look at."""
-
-from .html import write_report
-
-__all__ = ["write_report"]
+"""What people are shown: results on disk, the page that is drawn from them, model cards, and masked texts."""

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..atomic_write import replacing
 from ..errors import InputError
-from ..redaction import Redactor
-from ..shown import shown
-from ..whole_files import replacing
+from ..evaluation.metrics import METRICS, Question
+from ..formatting import readable
+from ..methods import METHODS
 from . import plots
-
-# Scores: 1 is hidden. With k behind those that look at ranks.
-_RANKED = ("efficacy", "generality", "logit lens", "perturbation", "delta", "resistance_score")
-_HIDING = (
-    *_RANKED,
-    *("quantization, 8 bits", "quantization, 4 bits", "in-context", "relearning"),
-)
-# Shares that come out: 0 is hidden.
-_COMING_OUT = (
-    *("still generated", "paraphrase", "sampled", "exact memorization", "extraction strength"),
-    *("concept", "concept, worst", "concept, other languages"),
-)
-_HEADLINES = {
-    "unlearning_score": "Unlearning Score",
-    "efficacy": "efficacy",
-    "resistance_score": "Resistance",
-    "specificity": "retained",
-    "still generated": "still generated",
-    "concept, worst": "concept, worst prompt",
-    "kl_median": "KL, median (nats)",
-    "top1_agreement": "same top token",
-}
-# Measured against the model before the edit, so there is nothing to say of that one.
-_COSTS = ("kl_median", "top1_agreement")
+from .redaction import Redactor
 
 
 @dataclass(frozen=True)
@@ -48,6 +26,23 @@ class Figure:
     words: str
     headings: Sequence[str]
     rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class _BarPlot:
+    """A plot of the metrics that answer one question."""
+
+    name: str
+    title: str
+    question: Question
+    label: str
+    weakest: Callable[..., Any]
+
+
+# The methods of this package, which a comparison marks.
+_PUBLISHED = frozenset(name for name, method in METHODS.items() if method.paper is not None)
+_HIDDEN = _BarPlot("hiding", "Hidden under attack, k = {k}", "hidden", "1: hidden, 0: plain", min)
+_COMES_OUT = _BarPlot("coming-out", "What still comes out", "comes out", "0: nothing, 1: everything", max)
 
 
 def write_report(
@@ -98,7 +93,7 @@ def write_report(
         texts=_texts(evaluation, show_secrets) if evaluation else [],
         figures=evaluation_figures(evaluation) if evaluation else [],
         trade_off=comparison_figure(comparison) if comparison else None,
-        shown=shown,
+        readable=readable,
     )
     file = Path(path).expanduser()
     try:
@@ -113,24 +108,24 @@ def evaluation_figures(content: Mapping[str, Any]) -> list[Figure]:
     moments = {moment: content[moment] for moment in ("before", "after") if moment in content}
     after = content["after"]
     k = after["settings"]["k"]
-    found = [
+    figures = [
         _ranks(moments, k),
         *(_changes(edit, f"layers-{number}") for number, edit in enumerate(content["edits"], 1)),
-        _bars("hiding", f"Hidden under attack, k = {k}", _HIDING, moments, "1: hidden, 0: plain", k),
-        _bars("coming-out", "What still comes out", _COMING_OUT, moments, "0: nothing, 1: everything", None),
+        _bars(_HIDDEN, moments, k),
+        _bars(_COMES_OUT, moments, k),
         _divergences(after),
     ]
-    return [figure for figure in found if figure is not None]
+    return [drawn for drawn in figures if drawn is not None]
 
 
 def _ranks(moments: Mapping[str, Mapping[str, Any]], k: int) -> Figure | None:
-    known = {moment: report["ranks"] for moment, report in moments.items() if report["ranks"]}
-    if not known:
+    measured = {moment: report["ranks"] for moment, report in moments.items() if report["ranks"]}
+    if not measured:
         return None
-    layers = range(len(known["after"][0]))
+    layers = range(len(measured["after"][0]))
     middle = {
-        moment: [int(plots.median([own[layer] for own in secrets])) for layer in layers]
-        for moment, secrets in known.items()
+        moment: [int(plots.median([ranks[layer] for ranks in secrets])) for layer in layers]
+        for moment, secrets in measured.items()
     }
     said = [f"{moment} the edit" if len(middle) > 1 else "now" for moment in middle]
     words = "; ".join(
@@ -140,8 +135,8 @@ def _ranks(moments: Mapping[str, Mapping[str, Any]], k: int) -> Figure | None:
     return Figure(
         "ranks",
         "Rank of the secret at every layer",
-        plots.ranks_by_layer(known, k),
-        f"Median over {len(known['after'])} secrets of the rank of the best-hidden token, read by the logit lens; "
+        plots.ranks_by_layer(measured, k),
+        f"Median over {len(measured['after'])} secrets of the rank of the best-hidden token, read by the logit lens; "
         f"{words}. A rank of {k} or more counts as hidden.",
         ("layer", *(f"median rank {moment}" for moment in middle)),
         [(layer, *(values[layer] for values in middle.values())) for layer in layers],
@@ -152,9 +147,9 @@ def _changes(edit: Mapping[str, Any], name: str) -> Figure | None:
     layers = edit["layers"]
     if not layers:
         return None
-    unit = "neurons" if any(own["neurons"] for own in layers) else "rank-ones"
-    most = max(layers, key=lambda own: own[unit])
-    total = sum(own[unit] for own in layers)
+    unit = "neurons" if any(changed["neurons"] for changed in layers) else "rank-ones"
+    most = max(layers, key=lambda changed: changed[unit])
+    total = sum(changed[unit] for changed in layers)
     return Figure(
         name,
         f"Where {edit['method']} changed the model",
@@ -162,28 +157,26 @@ def _changes(edit: Mapping[str, Any], name: str) -> Figure | None:
         f"{total} {unit} in {len(layers)} layers, most ({most[unit]}) in layer {most['layer']}; "
         f"{edit['n_changed']:,} numbers at most.",
         ("layer", unit),
-        [(own["layer"], own[unit]) for own in layers],
+        [(changed["layer"], changed[unit]) for changed in layers],
     )
 
 
-def _bars(
-    name: str, title: str, wanted: Sequence[str], moments: Mapping[str, Mapping[str, Any]], label: str, k: int | None
-) -> Figure | None:
+def _bars(plot: _BarPlot, moments: Mapping[str, Mapping[str, Any]], k: int) -> Figure | None:
     after = moments["after"]["summary"]
     before = moments["before"]["summary"] if "before" in moments else {}
-    known = [figure for figure in wanted if figure in after]
-    if not known:
+    metrics = [metric for metric in METRICS if metric.question == plot.question and metric.key in after]
+    if not metrics:
         return None
-    labels = [f"{_spelt(figure)} @{k}" if k and figure in _RANKED else _spelt(figure) for figure in known]
-    rows = [(text, before.get(figure), after[figure]) for text, figure in zip(labels, known, strict=True)]
-    worst = (min if name == "hiding" else max)(rows, key=lambda row: row[2])
+    labels = [metric.key.replace("_", " ") + (f" @{k}" if metric.ranked else "") for metric in metrics]
+    rows = [(text, before.get(m.key), after[m.key]) for text, m in zip(labels, metrics, strict=True)]
+    worst = plot.weakest(rows, key=lambda row: row[2])
     return Figure(
-        name,
-        title,
-        plots.bars(name, rows, label),
-        f"{len(rows)} measures ({label}); the weakest after the edit: {worst[0]}, {worst[2]:.2f}.",
+        plot.name,
+        plot.title.format(k=k),
+        plots.bars(plot.name, rows, plot.label),
+        f"{len(rows)} measures ({plot.label}); the weakest after the edit: {worst[0]}, {worst[2]:.2f}.",
         ("measure", *(["before"] if before else []), "after"),
-        [(text, *([shown(old)] if before else []), shown(new)) for text, old, new in rows],
+        [(text, *([readable(old)] if before else []), readable(new)) for text, old, new in rows],
     )
 
 
@@ -194,7 +187,7 @@ def _divergences(report: Mapping[str, Any]) -> Figure | None:
     summary = report["summary"]
     ordered = sorted(values)
     shares = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-    quantiles = [(f"{share:.0%}", shown(ordered[round(share * (len(ordered) - 1))])) for share in shares]
+    quantiles = [(f"{share:.0%}", readable(ordered[round(share * (len(ordered) - 1))])) for share in shares]
     return Figure(
         "divergences",
         "Cost on ordinary text",
@@ -218,11 +211,11 @@ def comparison_figure(content: Mapping[str, Any]) -> Figure | None:
     return Figure(
         "trade-off",
         "Editors side by side",
-        plots.trade_off(edited, bare[0] if bare else None),
+        plots.trade_off(edited, bare[0] if bare else None, published=_PUBLISHED),
         f"{len(edited)} editors on the same {content['forgotten']} secrets, k = {content['k']}; {best[0]} hides most "
         f"(efficacy {best[2]:.2f}) at a median KL of {best[1]:.2g} nats.",
         ("editor", "median KL, nats", "efficacy"),
-        [(name, shown(cost), shown(score)) for name, cost, score in edited],
+        [(name, readable(cost), readable(score)) for name, cost, score in edited],
     )
 
 
@@ -231,12 +224,13 @@ def _headlines(content: Mapping[str, Any]) -> list[dict[str, str]]:
     before = content.get("before", {}).get("summary", {})
     return [
         {
-            "name": text,
-            "after": shown(after[name]),
-            "before": shown(before[name]) if name in before and name not in _COSTS else "",
+            "name": metric.label,
+            "after": readable(after[metric.key]),
+            # The cost is measured against the model before the edit, so there is nothing to say of that one.
+            "before": readable(before[metric.key]) if metric.key in before and metric.question != "cost" else "",
         }
-        for name, text in _HEADLINES.items()
-        if name in after
+        for metric in METRICS
+        if metric.headline and metric.key in after
     ]
 
 
@@ -247,7 +241,3 @@ def _texts(content: Mapping[str, Any], show: bool) -> list[dict[str, Any]]:
         return list(rows)
     redact = Redactor([row["target"] for row in rows], [row["subject"] for row in rows if row.get("subject")])
     return [{key: value if key == "kind" else redact(value or "") for key, value in row.items()} for row in rows]
-
-
-def _spelt(figure: str) -> str:
-    return figure.replace("_", " ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,9 +28,9 @@ def ranks_by_layer(moments: Mapping[str, Sequence[Sequence[int]]], k: int) -> st
         for moment, secrets in moments.items():
             colour = AFTER if moment == "after" else BEFORE
             layers = range(len(secrets[0]))
-            for own in secrets[:40]:
-                axes.plot(layers, [rank + 1 for rank in own], color=colour, linewidth=0.6, alpha=0.25)
-            middle = [median([own[layer] for own in secrets]) + 1 for layer in layers]
+            for ranks in secrets[:40]:
+                axes.plot(layers, [rank + 1 for rank in ranks], color=colour, linewidth=0.6, alpha=0.25)
+            middle = [median([ranks[layer] for ranks in secrets]) + 1 for layer in layers]
             # Dashed and on top, since the two lie on each other where nothing was changed.
             dashes, above = ((3, 2), 3) if moment == "before" else ((), 2)
             label = f"{moment} (median)"
@@ -47,7 +47,7 @@ def ranks_by_layer(moments: Mapping[str, Sequence[Sequence[int]]], k: int) -> st
 def changes_by_layer(name: str, layers: Sequence[Mapping[str, int]], unit: str) -> str:
     """Draws how many neurons, or products of rank one, each layer's change has; `name` is the plot's."""
     with _drawing(name) as (axes, finish):
-        axes.bar([own["layer"] for own in layers], [own[unit] for own in layers], color=AFTER)
+        axes.bar([change["layer"] for change in layers], [change[unit] for change in layers], color=AFTER)
         axes.set_xlabel("layer")
         axes.set_ylabel(f"{unit} changed" if unit == "neurons" else f"{unit} added")
         axes.yaxis.get_major_locator().set_params(integer=True)
@@ -58,9 +58,9 @@ def bars(name: str, rows: Sequence[tuple[str, float | None, float | None]], labe
     """Draws figures between 0 and 1 as bars, before and after side by side.
 
     Args:
-        name: Of the plot, for its identifiers.
+        name: The plot's name, for its identifiers.
         rows: What is measured, before (None: not measured) and after.
-        label: Of the axis.
+        label: The label of the axis.
     """
     both = any(before is not None for _, before, _ in rows)
     with _drawing(name, height=0.7 + (0.42 if both else 0.3) * len(rows)) as (axes, finish):
@@ -109,20 +109,20 @@ def divergences(values: Sequence[float], middle: float, mean: float) -> str:
         return finish()
 
 
-def trade_off(points: Sequence[tuple[str, float, float]], baseline: float | None) -> str:
+def trade_off(points: Sequence[tuple[str, float, float]], baseline: float | None, *, published: Collection[str]) -> str:
     """Draws editors by what they cost and how well they hide.
 
     Args:
         points: Name, median KL on ordinary text, and efficacy of each.
         baseline: Efficacy of the model without any edit.
+        published: Names of the editors that are marked.
     """
     with _drawing("trade-off") as (axes, finish):
         from matplotlib.ticker import LogLocator, NullFormatter
 
-        ours = ("REVS", "TARS")
         for name, cost, score in points:
             cost = max(cost, _TINY_KL)
-            axes.scatter(cost, score, s=46, color=AFTER if name in ours else BEFORE, zorder=3)
+            axes.scatter(cost, score, s=46, color=AFTER if name in published else BEFORE, zorder=3)
             axes.annotate(name, (cost, score), xytext=(6, 4), textcoords="offset points", size=9)
         if baseline is not None:
             axes.axhline(baseline, color=INK, linewidth=0.8, linestyle="--")

@@ -15,14 +15,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..decoder import Decoder, LayerState
-from ..prefixes import Prefixes
-from ..rank_steps import ranks
-from ..trial_edits import TrialEdits
-from ..vocabulary import Vocabulary
+from ..edits.trial import TrialEdits
+from ..model.decoder import Decoder, LayerState
+from ..model.logit_lens import LogitLens
+from ..model.prefix_cache import PrefixCache
+from ..model.rank_steps import ranks
+from .outcomes import EditedParts
+from .revs_hparams import REVSHyperParams
+from .targets import RankGoal
 
-# Rows of V numbers that are worked on at once: bounds the extra memory.
+# Rows of V numbers that are worked on at once, and targets that are solved together: both bound the extra memory.
 _ROWS = 64
+_TOGETHER = 48
 
 
 @dataclass(frozen=True)
@@ -47,83 +51,92 @@ def layer_schedule(layers: Sequence[int], n_layers: int, first: float, last: flo
     return {layer: first + (last - first) * part for layer, part in share.items()}
 
 
-def demote_jointly(
-    decoder: Decoder,
-    contexts: Sequence[Sequence[int]],
-    tokens: Sequence[int],
-    asked_ranks: Sequence[int],
-    geometry: KeyGeometry,
-    trial: TrialEdits,
-    sweeps: int,
-    advance: Callable[[], object] = lambda: None,
-) -> list[int]:
-    """Edits every layer for all contexts together.
+@dataclass(frozen=True)
+class CovarianceLocalization:
+    """Writes demotions as rank-one changes whose keys answer to their own contexts alone.
 
-    The tokens in front of each context's last one go through the model once, as it stands; a sweep takes only the last
-    tokens through it. What the edit does at the positions before is therefore seen by the caller's measurement, not
-    here. Where a model does not let its keys and values be kept, a sweep is a pass over everything.
-
-    Args:
+    Attributes:
         decoder: The model.
-        contexts: The token ids in front of each target.
-        tokens: The targets.
-        asked_ranks: The rank each must have in every edited layer's residual.
         geometry: What must not change.
+        hparams: `sweeps` and `schedule` count here.
         trial: Where the edits are written.
-        sweeps: How often at most; none is made once all have their rank.
-        advance: Called at each layer of each sweep.
-
-    Returns:
-        For each context, how many layers moved it.
     """
-    prefixes = Prefixes.read(decoder.model, contexts)
-    moved = torch.zeros(len(tokens), dtype=torch.long)
-    sweep = _Sweep(decoder, tokens, asked_ranks, geometry, trial)
 
-    def visit(layer: int, state: LayerState) -> Tensor | None:
-        advance()
-        return sweep.visit(layer, state, moved)
+    decoder: Decoder
+    geometry: KeyGeometry
+    hparams: REVSHyperParams
+    trial: TrialEdits
 
-    for _ in range(sweeps):
-        before = moved.clone()
-        if prefixes is None:
-            decoder.forward_through_layers(contexts, visit)
-        else:
-            with decoder.visiting(visit, prefixes.last >= 0):
-                prefixes.run(decoder.model)
-        if torch.equal(moved, before):
-            break
-    found: list[int] = moved.tolist()
-    return found
+    @property
+    def together(self) -> int:
+        """How many targets are solved together at most."""
+        return _TOGETHER if self.hparams.schedule == "joint" else 1
+
+    @property
+    def passes(self) -> int:
+        """How many sweeps are made at most."""
+        return self.hparams.sweeps
+
+    def demote(self, goals: Sequence[RankGoal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
+        """Edits every layer for all contexts of all goals together; see `Localization`.
+
+        The tokens in front of each context's last one go through the model once, as it stands; a sweep takes only the
+        last tokens through it. What the edit does at the positions before is therefore seen by the caller's
+        measurement, not here. Where a model does not let its keys and values be kept, a sweep is a pass over
+        everything.
+        """
+        contexts = [context for goal in goals for context in goal.contexts]
+        prefixes = PrefixCache.read(self.decoder.model, contexts)
+        sweep = _Sweep(self, goals)
+
+        def visit(layer: int, state: LayerState) -> Tensor | None:
+            advance()
+            return sweep.visit(layer, state)
+
+        for _ in range(self.passes):
+            before = sweep.moved.clone()
+            if prefixes is None:
+                self.decoder.forward_through_layers(contexts, visit)
+            else:
+                with self.decoder.visiting(visit, prefixes.last >= 0):
+                    prefixes.run(self.decoder.model)
+            if torch.equal(sweep.moved, before):
+                break
+        return [EditedParts(layers) for layers in sweep.layers_of_goals()]
 
 
 class _Sweep:
-    """What happens in each layer of each sweep."""
+    """What happens in each layer of each sweep.
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        tokens: Sequence[int],
-        asked_ranks: Sequence[int],
-        geometry: KeyGeometry,
-        trial: TrialEdits,
-    ) -> None:
-        self._decoder, self._geometry, self._trial = decoder, geometry, trial
-        self._asked = torch.tensor(list(asked_ranks))
+    Attributes:
+        moved: For each context, how many layers moved it.
+    """
+
+    def __init__(self, localization: CovarianceLocalization, goals: Sequence[RankGoal]) -> None:
+        self._decoder, self._geometry = localization.decoder, localization.geometry
+        self._trial = localization.trial
+        self._sizes = [len(goal.contexts) for goal in goals]
+        goal_of_context = [goal for goal in goals for _ in goal.contexts]
+        self._ranks = torch.tensor([goal.rank for goal in goal_of_context])
         # Many contexts ask for one token, whose direction is solved for once.
-        unique = sorted(set(tokens))
-        self._of = torch.tensor([unique.index(token) for token in tokens])
-        self._demotions = decoder.vocabulary.demotions(torch.tensor(unique))
+        unique = sorted({goal.token for goal in goals})
+        self._demotion_of_context = torch.tensor([unique.index(goal.token) for goal in goal_of_context])
+        self._demotions = self._decoder.lens.demotions(torch.tensor(unique))
+        self.moved = torch.zeros(len(goal_of_context), dtype=torch.long)
 
-    def visit(self, layer: int, state: LayerState, moved: Tensor) -> Tensor | None:
+    def layers_of_goals(self) -> list[int]:
+        """Returns for each goal how many layers moved its own context, which comes first."""
+        return [int(contexts[0]) for contexts in torch.split(self.moved, self._sizes)]
+
+    def visit(self, layer: int, state: LayerState) -> Tensor | None:
         """Writes one layer's edit and returns what it adds to the layer's output."""
-        steps = self._steps(self._decoder.vocabulary, state.at_last(state.residual))
+        steps = self._steps(self._decoder.lens, state.at_last(state.residual))
         if not bool(steps.any()):
             return None
-        moved.add_((steps > 0).long())
+        self.moved.add_((steps > 0).long())
         ff2 = self._decoder.ff2[layer]
         keys = state.at_last(state.ff2_input).float()
-        directions = self._demotions.directions[self._of.to(self._demotions.directions.device)]
+        directions = self._demotions.directions[self._demotion_of_context.to(self._demotions.directions.device)]
         readers, values = solve_jointly(
             keys,
             steps.to(keys.device),
@@ -131,22 +144,22 @@ class _Sweep:
             self._geometry.factors[layer].to(keys.device),
             self._geometry.damping[layer],
         )
-        self._trial.add_low_rank(ff2.weight_name, ff2.weight, ff2.neuron_dim, readers, values, ff2.transposed)
+        self._trial.add_low_rank(ff2, readers, values)
         return (state.ff2_input.float() @ readers) @ values
 
-    def _steps(self, vocabulary: Vocabulary, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def _steps(self, lens: LogitLens, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         steps = torch.zeros(len(residual), dtype=torch.float64)
-        tokens = self._demotions.tokens.cpu()[self._of]
+        tokens = self._demotions.tokens.cpu()[self._demotion_of_context]
         for rows in torch.split(torch.arange(len(residual)), _ROWS):
             hidden = residual[rows.to(residual.device)]
-            logits = vocabulary.logits(hidden)
-            short = ranks(logits, tokens[rows].to(logits.device)).cpu() < self._asked[rows]
+            logits = lens.logits(hidden)
+            short = ranks(logits, tokens[rows].to(logits.device)).cpu() < self._ranks[rows]
             # In most layers hardly anybody is; the rest costs nothing more.
-            for rank in sorted(set(self._asked[rows][short].tolist())):
-                chosen = (short & (self._asked[rows] == rank)).nonzero().flatten()
-                steps[rows[chosen]] = vocabulary.steps_to_rank(
+            for rank in sorted(set(self._ranks[rows][short].tolist())):
+                chosen = (short & (self._ranks[rows] == rank)).nonzero().flatten()
+                steps[rows[chosen]] = lens.steps_to_rank(
                     hidden[chosen.to(hidden.device)],
-                    self._demotions.at(self._of[rows[chosen]].tolist()),
+                    self._demotions.at(self._demotion_of_context[rows[chosen]].tolist()),
                     rank,
                     logits[chosen.to(logits.device)],
                 ).cpu()
@@ -173,8 +186,8 @@ def solve_jointly(
     halfway = torch.linalg.solve_triangular(factor, keys.T, upper=False)
     readers = torch.linalg.solve_triangular(factor.mT, halfway, upper=True)
     overlaps = (keys.double() @ readers.double()).contiguous()
-    own = overlaps.diagonal().clone()
+    lengths = overlaps.diagonal().clone()
     # Two equal contexts would make this singular: far below any damping in use, it only keeps the solve finite.
-    overlaps.diagonal().add_(own * damping + own.mean() * 1e-7)
+    overlaps.diagonal().add_(lengths * damping + lengths.mean() * 1e-7)
     values = -torch.linalg.solve(overlaps, steps[:, None].double() * directions.double())
     return readers, values.float()

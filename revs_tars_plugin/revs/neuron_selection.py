@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..decoder import FeedForwardMatrix
-from ..vocabulary import Demotions, Vocabulary
+from ..model.decoder import Decoder
+from ..model.forward import selected_logits
+from ..model.logit_lens import Demotions, LogitLens
+from ..model.matrices import FeedForwardMatrix
 from .revs_hparams import REVSHyperParams
 
 # Neurons projected to the vocabulary at once: bounds the extra memory.
@@ -17,7 +23,7 @@ _SLICE = 128
 def select_neurons(
     ff2: FeedForwardMatrix,
     activation: Float[Tensor, " f"],
-    vocabulary: Vocabulary,
+    lens: LogitLens,
     demotion: Demotions,
     hparams: REVSHyperParams,
     *,
@@ -29,7 +35,7 @@ def select_neurons(
     Args:
         ff2: The layer's FF2.
         activation: Its input at the last position.
-        vocabulary: The logit lens.
+        lens: The logit lens.
         demotion: The target, one row.
         hparams: `act_filter`, `neuron_score` and `n_neurons` decide.
         gradient: For `neuron_score: gradient`, that of the target's log-probability by the activation.
@@ -50,17 +56,17 @@ def select_neurons(
     else:
         # "rank" takes every neuron, "hybrid" those that pass the activation filter.
         candidates = torch.arange(ff2.width, device=activation.device) if score == "rank" else candidates
-        found = [_ranks(ff2, part, activation, vocabulary, demotion) for part in torch.split(candidates, _SLICE)]
-        order = torch.cat(found).argsort(stable=True).to(candidates.device)
+        ranked = [_ranks(ff2, part, activation, lens, demotion) for part in torch.split(candidates, _SLICE)]
+        order = torch.cat(ranked).argsort(stable=True).to(candidates.device)
     return candidates[order[: hparams.n_neurons]]
 
 
 def _ranks(
-    ff2: FeedForwardMatrix, neurons: Int[Tensor, " k"], activation: Tensor, vocabulary: Vocabulary, demotion: Demotions
+    ff2: FeedForwardMatrix, neurons: Int[Tensor, " k"], activation: Tensor, lens: LogitLens, demotion: Demotions
 ) -> Int[Tensor, " k"]:
     """The target's rank in what each neuron contributes; with a negative activation the reverse of its vector."""
     contributions = ff2.neurons(neurons).float() * activation[neurons].sign()[:, None]
-    return vocabulary.ranks(contributions, demotion.tokens.expand(len(neurons)))
+    return lens.ranks(contributions, demotion.tokens.expand(len(neurons)))
 
 
 def _candidates(activation: Float[Tensor, " f"], hparams: REVSHyperParams) -> Int[Tensor, " k"]:
@@ -70,3 +76,27 @@ def _candidates(activation: Float[Tensor, " f"], hparams: REVSHyperParams) -> In
         return (activation > 0).nonzero().flatten()
     assert hparams.n_candidates is not None
     return activation.abs().topk(min(hparams.n_candidates, len(activation))).indices
+
+
+def activation_gradients(decoder: Decoder, context: Sequence[int], token: int) -> dict[int, Float[Tensor, " f"]]:
+    """Returns d log p(token | context) / d activation at the last position, for each edited layer.
+
+    This is the paper's gradient ablation: how the target's log-probability depends on each neuron. No gradient is left
+    on any parameter.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def watch(layer: int) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            inputs = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
+            kept[layer] = inputs
+            return (inputs, *args[1:])
+
+        return hook
+
+    with ExitStack() as hooks:
+        for layer, ff2 in decoder.ff2.items():
+            hooks.callback(ff2.module.register_forward_pre_hook(watch(layer)).remove)
+        logits = selected_logits(decoder.model, [context], [(0, len(context) - 1)], gradients=True)
+    gradients = torch.autograd.grad(logits[0].log_softmax(dim=-1)[token], list(kept.values()))
+    return {layer: gradient[0, -1].float() for layer, gradient in zip(kept, gradients, strict=True)}

@@ -9,13 +9,28 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..vocabulary import Demotions, Vocabulary
+from ..model.logit_lens import Demotions, LogitLens
 from .revs_hparams import RankMargins
 
 # The published search: the target's logit starts here and is multiplied until the rank lies in the margin.
 _FIRST_LOGIT, _DOWN, _UP, _ROUNDS = -10.0, 1.3, 0.8, 100
 
-Solver = Callable[[Vocabulary, Tensor, Demotions, int, int], Tensor]
+Solver = Callable[[LogitLens, Tensor, Demotions, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class ActiveNeurons:
+    """Neurons of one layer as they are at the last position.
+
+    Attributes:
+        indices: Which neurons, in the order in which they are edited, shape (k,).
+        vectors: Their vectors, as the weight has them, shape (k, d).
+        activations: Their activations, shape (k,).
+    """
+
+    indices: Int[Tensor, " k"]
+    vectors: Float[Tensor, "k d"]
+    activations: Float[Tensor, " k"]
 
 
 @dataclass(frozen=True)
@@ -34,31 +49,31 @@ class NeuronSteps:
 
 
 def exact_steps(
-    vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], demotions: Demotions, bottom: int, top: int
+    lens: LogitLens, vectors: Float[Tensor, "n d"], demotions: Demotions, bottom: int, top: int
 ) -> Float[Tensor, " n"]:
     """The smallest steps that bring each vector's target to the bottom rank."""
-    return vocabulary.steps_to_rank(vectors, demotions, bottom)
+    return lens.steps_to_rank(vectors, demotions, bottom)
 
 
 def iterative_steps(
-    vocabulary: Vocabulary, vectors: Float[Tensor, "n d"], demotions: Demotions, bottom: int, top: int
+    lens: LogitLens, vectors: Float[Tensor, "n d"], demotions: Demotions, bottom: int, top: int
 ) -> Float[Tensor, " n"]:
     """The published search, for comparison: set the target's logit, read the rank, multiply, at most 100 rounds.
 
     A vector whose search ends outside the margin gets the step it ended with, as published.
     """
-    scale = vocabulary.scale(vectors)
-    start = vocabulary.logits(vectors)
-    own = start.gather(1, demotions.tokens[:, None])[:, 0]
+    scale = lens.scale(vectors)
+    start = lens.logits(vectors)
+    target = start.gather(1, demotions.tokens[:, None])[:, 0]
     # Where the lens leaves the norm's division out, the published logit is in units of the divided ones.
-    unit = torch.ones_like(own) if vocabulary.has_offsets else scale
-    logit = torch.full_like(own, _FIRST_LOGIT)
-    steps = torch.zeros_like(own)
-    searching = torch.ones_like(own, dtype=torch.bool)
+    unit = torch.ones_like(target) if lens.has_offsets else scale
+    logit = torch.full_like(target, _FIRST_LOGIT)
+    steps = torch.zeros_like(target)
+    searching = torch.ones_like(target, dtype=torch.bool)
     for _ in range(_ROUNDS):
-        proposed = (own - logit * unit).clamp_min(0.0) * (scale if vocabulary.has_offsets else 1.0)
+        proposed = (target - logit * unit).clamp_min(0.0) * (scale if lens.has_offsets else 1.0)
         steps = torch.where(searching, proposed, steps)
-        reached = vocabulary.ranks(vectors - steps[:, None] * demotions.directions.to(vectors.device), demotions.tokens)
+        reached = lens.ranks(vectors - steps[:, None] * demotions.directions.to(vectors.device), demotions.tokens)
         searching &= (reached < bottom) | (reached > top)
         if not bool(searching.any()):
             break
@@ -67,7 +82,7 @@ def iterative_steps(
 
 
 def needed_step(
-    vocabulary: Vocabulary,
+    lens: LogitLens,
     demotion: Demotions,
     residual: Float[Tensor, " d"],
     ff2_output: Float[Tensor, " d"],
@@ -78,24 +93,22 @@ def needed_step(
     The residual and the block's output move together, so each asked rank is one exact step and the larger one decides;
     the tops of the margins bound the step that the block's own rank may ask for.
     """
-    lens, block = residual[None], ff2_output[None]
-    asked = float(vocabulary.steps_to_rank(lens, demotion, margins.residual_bottom_rank))
-    if asked == 0.0:
+    whole, block = residual[None], ff2_output[None]
+    needed = float(lens.steps_to_rank(whole, demotion, margins.residual_bottom_rank))
+    if needed == 0.0:
         return 0.0
-    block_asked = float(vocabulary.steps_to_rank(block, demotion, margins.mlp_bottom_rank))
-    if block_asked <= asked:
-        return asked
-    ceiling = float(vocabulary.steps_to_rank(lens, demotion, margins.residual_top_rank))
-    block_ceiling = float(vocabulary.steps_to_rank(block, demotion, margins.mlp_top_rank))
-    return max(asked, min(block_asked, ceiling, block_ceiling))
+    block_needed = float(lens.steps_to_rank(block, demotion, margins.mlp_bottom_rank))
+    if block_needed <= needed:
+        return needed
+    ceiling = float(lens.steps_to_rank(whole, demotion, margins.residual_top_rank))
+    block_ceiling = float(lens.steps_to_rank(block, demotion, margins.mlp_top_rank))
+    return max(needed, min(block_needed, ceiling, block_ceiling))
 
 
 def steps_of_neurons(
-    vocabulary: Vocabulary,
+    lens: LogitLens,
     demotion: Demotions,
-    neurons: Int[Tensor, " k"],
-    vectors: Float[Tensor, "k d"],
-    activation: Float[Tensor, " k"],
+    neurons: ActiveNeurons,
     margins: RankMargins,
     *,
     needed: float,
@@ -108,11 +121,9 @@ def steps_of_neurons(
     rank and step are taken with that sign.
 
     Args:
-        vocabulary: The logit lens.
+        lens: The logit lens.
         demotion: Direction and response of the target token, one row.
-        neurons: Which neurons of the layer, in order.
-        vectors: Their vectors, as the weight has them.
-        activation: Their activations at the last position.
+        neurons: Neurons of the layer, the first to be edited in front.
         margins: The asked ranks.
         needed: How far the layer's output has to move.
         solver: How the step of a neuron is found.
@@ -120,21 +131,22 @@ def steps_of_neurons(
     Returns:
         The steps, or None where no neuron can help.
     """
+    activation = neurons.activations
     signs = activation.float().sign()
-    contributions = vectors.float() * signs[:, None]
-    many = demotion.at([0] * len(neurons))
+    contributions = neurons.vectors.float() * signs[:, None]
+    many = demotion.at([0] * len(neurons.indices))
     bottom, top = margins.neuron_bottom_rank, margins.neuron_top_rank
-    at_bottom = solver(vocabulary, contributions, many, bottom, top).to(activation.device)
+    at_bottom = solver(lens, contributions, many, bottom, top).to(activation.device)
     strength = activation.abs().to(at_bottom)
     steps = _share_at_bottom(needed, at_bottom, strength)
     if steps is None:
-        at_top = vocabulary.steps_to_rank(contributions, many, top).to(activation.device)
+        at_top = lens.steps_to_rank(contributions, many, top).to(activation.device)
         steps = _share_beyond(needed, at_bottom, at_top, strength)
     used = steps > 0
     if not bool(used.any()):
         return None
     steps, strength = steps[used], strength[used]
-    return NeuronSteps(neurons[used], (steps * signs[used]).float(), float((steps * strength).sum()))
+    return NeuronSteps(neurons.indices[used], (steps * signs[used]).float(), float((steps * strength).sum()))
 
 
 def _share_at_bottom(

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..batching import by_length
-from ..forward import next_token_logits
-from ..rank_steps import ranks
+from ..model.forward import batches_by_length, next_token_logits
+from ..model.rank_steps import ranks
 from .targets import Target
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EditedParts:
+    """How much of the model one round edited for one target.
+
+    Attributes:
+        layers: In how many layers.
+        neurons: How many neurons; none with `localization: covariance`, which adds one rank-one change a layer.
+    """
+
+    layers: int
+    neurons: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,20 +65,42 @@ class TargetOutcome:
         """Whether the token ended at or above the asked rank."""
         return self.rank_after >= self.asked_rank
 
+    def row(self) -> dict[str, Any]:
+        """Returns its line of a table; the token is not named, since it tells the secret."""
+        return {
+            "secret": self.request,
+            "token": self.position,
+            "rank asked": self.asked_rank,
+            "rank before": self.rank_before,
+            "rank after": self.rank_after,
+            "probability before": self.probability_before,
+            "probability after": self.probability_after,
+            "reached": self.reached,
+        }
+
+    def edited_further(self, parts: EditedParts, seconds: float) -> TargetOutcome:
+        """Returns the outcome with what one more round edited for it; its ranks are measured later."""
+        return replace(
+            self,
+            layers=self.layers + parts.layers,
+            neurons=self.neurons + parts.neurons,
+            seconds=self.seconds + seconds,
+        )
+
 
 @torch.no_grad()
 def measure(model: nn.Module, targets: Sequence[Target]) -> list[tuple[int, float]]:
     """Returns rank and probability of every target as the model itself, with its weights as they stand, has them."""
-    found: list[tuple[int, float]] = [(0, 0.0)] * len(targets)
+    measured: list[tuple[int, float]] = [(0, 0.0)] * len(targets)
     contexts = [target.context for target in targets]
-    for batch in by_length(contexts):
+    for batch in batches_by_length(contexts):
         logits = next_token_logits(model, [contexts[index] for index in batch])
         tokens = torch.tensor([targets[index].token for index in batch], device=logits.device)
-        own = logits.gather(1, tokens[:, None])[:, 0]
-        probabilities = (own - logits.logsumexp(dim=-1)).exp()
+        target_logits = logits.gather(1, tokens[:, None])[:, 0]
+        probabilities = (target_logits - logits.logsumexp(dim=-1)).exp()
         for index, rank, probability in zip(batch, ranks(logits, tokens).tolist(), probabilities.tolist(), strict=True):
-            found[index] = (rank, probability)
-    return found
+            measured[index] = (rank, probability)
+    return measured
 
 
 def report(outcomes: Sequence[TargetOutcome]) -> None:

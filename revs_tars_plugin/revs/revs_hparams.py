@@ -5,16 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
 
-TOKEN_METHODS = ("rarest", "first", "frequent", "random", "specific", "chained")
-LOCALIZATIONS = ("neurons", "covariance")
-NEURON_SCORES = ("hybrid", "rank", "activation", "gradient", "random")
-SOLVERS = ("exact", "iterative")
-SCHEDULES = ("joint", "sequential")
 _MARGINS = ("residual", "mlp", "neuron")
 
 
@@ -64,22 +59,22 @@ class REVSHyperParams(UnlearnHyperParams):
     """
 
     max_tokens: int = 2
-    token_method: str = "rarest"
+    token_method: Literal["rarest", "first", "frequent", "random", "specific", "chained"] = "rarest"
     skip_tokens: list[str] = field(default_factory=list)
     stop_tokens: list[str] = field(default_factory=list)
     max_prompt_length: int = 0
-    localization: str = "neurons"
+    localization: Literal["neurons", "covariance"] = "neurons"
     residual_bottom_rank: float = 0.02
     residual_top_rank: float = 0.2
     n_neurons: int = 30
     act_filter: str = "top_100"
-    neuron_score: str = "hybrid"
-    solver: str = "exact"
+    neuron_score: Literal["hybrid", "rank", "activation", "gradient", "random"] = "hybrid"
+    solver: Literal["exact", "iterative"] = "exact"
     mlp_bottom_rank: float = 0.02
     mlp_top_rank: float = 0.9
     neuron_bottom_rank: float = 0.6
     neuron_top_rank: float = 0.9
-    schedule: str = "joint"
+    schedule: Literal["joint", "sequential"] = "joint"
     sweeps: int = 1
     ridge_first_layer: float = 0.03
     ridge_last_layer: float = 0.003
@@ -100,21 +95,19 @@ class REVSHyperParams(UnlearnHyperParams):
         """Whether the key needs them; see the base class."""
         return self.localization == "covariance"
 
+    @property
+    def compares_with_siblings(self) -> bool:
+        """Whether tokens are chosen by what a model expects behind sibling prompts."""
+        return self.token_method in ("specific", "chained")
+
+    @property
+    def reads_siblings(self) -> bool:
+        """Whether siblings are needed at all: to choose tokens, or as what must not change."""
+        return self.compares_with_siblings or self.reads_moments
+
     def validate(self) -> None:
         """Checks everything that needs no model."""
         super().validate()
-        for name, known in (
-            ("token_method", TOKEN_METHODS),
-            ("localization", LOCALIZATIONS),
-            ("neuron_score", NEURON_SCORES),
-            ("solver", SOLVERS),
-            ("schedule", SCHEDULES),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                raise InputError(
-                    f'{name} is "{value}"; it must be one of {", ".join(known)}{did_you_mean(value, known)}'
-                )
         for name, least in (
             *((name, 1) for name in ("max_tokens", "n_neurons", "sweeps")),
             *(
@@ -167,7 +160,7 @@ class REVSHyperParams(UnlearnHyperParams):
         Raises:
             InputError: When a rank lies beyond the vocabulary or a bottom above its top.
         """
-        found: dict[str, int] = {}
+        ranks: dict[str, int] = {}
         for margin in _MARGINS:
             for end in ("bottom", "top"):
                 name = f"{margin}_{end}_rank"
@@ -178,11 +171,11 @@ class REVSHyperParams(UnlearnHyperParams):
                         f"{name} is {rank}, beyond the vocabulary; the last of {vocabulary_size} tokens has rank "
                         f"{vocabulary_size - 1}."
                     )
-                found[name] = rank
-            bottom, top = found[f"{margin}_bottom_rank"], found[f"{margin}_top_rank"]
+                ranks[name] = rank
+            bottom, top = ranks[f"{margin}_bottom_rank"], ranks[f"{margin}_top_rank"]
             if bottom > top:
                 raise InputError(_crossed(margin, bottom, top))
-        return RankMargins(**found)
+        return RankMargins(**ranks)
 
 
 @dataclass(frozen=True)

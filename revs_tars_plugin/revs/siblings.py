@@ -49,7 +49,7 @@ def make_siblings(secrets: Sequence[Secret], per_template: int, seed: int) -> di
     """
     names = _Names(seed) if per_template else None
     by_template: dict[object, list[Sibling]] = {}
-    found = {}
+    by_secret = {}
     generator = random.Random(seed)
     for secret in secrets:
         template = secret.siblings or _template(secret)
@@ -63,8 +63,8 @@ def make_siblings(secrets: Sequence[Secret], per_template: int, seed: int) -> di
                     for _ in range(per_template)
                 ]
                 by_template[template] = [Sibling(text, same_form(secret.target, generator)) for text in prompts]
-        found[secret.index] = by_template[template]
-    return found
+        by_secret[secret.index] = by_template[template]
+    return by_secret
 
 
 def same_form(text: str, generator: random.Random) -> str:

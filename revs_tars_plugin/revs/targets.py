@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..requests import Secret
-from .contexts import other_contexts
+from ..requests import Secret, perturbed, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
 from .token_selection import select_positions, surprises
+
+
+@dataclass(frozen=True)
+class SecretsOfCall:
+    """The secrets of one call, with what it takes to read them.
+
+    Attributes:
+        tok: The model's tokenizer.
+        secrets: The secrets.
+        siblings: For each secret's index its sibling prompts; empty where none are made.
+        hparams: The settings.
+    """
+
+    tok: Any
+    secrets: Sequence[Secret]
+    siblings: Mapping[int, Sequence[Sibling]]
+    hparams: REVSHyperParams
 
 
 @dataclass(frozen=True)
@@ -40,29 +57,92 @@ class Target:
         """The tokens in front of it, behind the request's own prompt: here it is measured."""
         return self.secret.context(self.position)
 
-    @property
-    def contexts(self) -> tuple[tuple[int, ...], ...]:
-        """All contexts, its own first."""
-        return (self.context, *self.elsewhere)
+    def goal(self, rank: int, *, everywhere: bool) -> RankGoal:
+        """Returns what is asked of it: a rank in its own context, or everywhere in the others as well."""
+        return RankGoal(self.token, (self.context, *(self.elsewhere if everywhere else ())), rank)
 
 
-def choose_targets(
-    model: nn.Module,
-    tok: Any,
-    secrets: Sequence[Secret],
-    siblings: Mapping[int, Sequence[Sibling]],
-    hparams: REVSHyperParams,
-    generator: torch.Generator,
-) -> list[Target]:
+@dataclass(frozen=True)
+class RankGoal:
+    """A token that must get a rank.
+
+    Attributes:
+        token: Its id.
+        contexts: Token ids of the contexts in which it must, its own first.
+        rank: The rank it must have at least.
+    """
+
+    token: int
+    contexts: tuple[tuple[int, ...], ...]
+    rank: int
+
+
+def choose_targets(model: nn.Module, call: SecretsOfCall, generator: torch.Generator) -> list[Target]:
     """Chooses the tokens of every secret, and the contexts each is demoted in.
+
+    Args:
+        model: A causal language model.
+        call: The secrets.
+        generator: For `token_method: random`.
 
     Raises:
         InputError: When a secret is left with no token.
     """
-    asked = hparams.token_method in ("specific", "chained")
-    surprise = surprises(model, tok, secrets, siblings) if asked else {}
+    surprise = {}
+    if call.hparams.compares_with_siblings:
+        surprise = surprises(model, call.tok, call.secrets, call.siblings)
     return [
-        Target(secret, position, other_contexts(secret, position, siblings[secret.index], secrets, tok, hparams))
-        for secret in secrets
-        for position in select_positions(secret, tok, hparams, generator, surprise.get(secret.index))
+        Target(secret, position, other_contexts(call, secret, position))
+        for secret in call.secrets
+        for position in select_positions(secret, call.tok, call.hparams, generator, surprise.get(secret.index))
     ]
+
+
+def other_contexts(call: SecretsOfCall, secret: Secret, position: int) -> tuple[tuple[int, ...], ...]:
+    """Returns the token ids of a secret's beginning behind other prompts, for `localization: covariance`.
+
+    The key of a covariance update is sharp: made from the request's prompt alone it hides the secret behind that prompt
+    and little else. The secret's own beginning behind other prompts shows it what the contexts have in common. They are
+    sibling prompts, prompts of the call's other requests, and perturbed variants of its own. A secret's first token,
+    which nothing of the secret leads to, has none behind the first two; where the update goes to single neurons there
+    are none at all.
+
+    Args:
+        call: All secrets of the call.
+        secret: The secret.
+        position: Of the token that must not come next.
+    """
+    hparams = call.hparams
+    if hparams.localization != "covariance":
+        return ()
+    prompts = [perturbed(secret.prompt, hparams.seed + i, 10) for i in range(hparams.perturbed_contexts)]
+    if position:
+        # The last ones: `surprises` and the second moment use the first.
+        siblings = call.siblings[secret.index]
+        prompts += [sibling.prompt for sibling in siblings[max(len(siblings) - hparams.sibling_contexts, 0) :]]
+        prompts += borrowed_prompts(secret, call.secrets, hparams.borrowed_contexts, hparams.seed)
+    return tuple(
+        tokenise_in_context(call.tok, prompt, secret.target)[0] + secret.target_ids[:position] for prompt in prompts
+    )
+
+
+def borrowed_prompts(secret: Secret, secrets: Sequence[Secret], count: int, seed: int) -> list[str]:
+    """Returns other requests' prompts, of other templates, with this secret's subject in place of theirs.
+
+    So the edit sees its subject in other wordings, none of which it was given for this secret.
+
+    Args:
+        secret: The secret; without a subject that occurs in its prompt it gets none.
+        secrets: All secrets of the call.
+        count: How many prompts at most.
+        seed: Seed of the local generator.
+    """
+    if not secret.subject or secret.subject not in secret.prompt:
+        return []
+    wordings = {
+        other.prompt.replace(other.subject, secret.subject)
+        for other in secrets
+        if other.subject and other.subject in other.prompt
+    }
+    wordings.discard(secret.prompt)
+    return random.Random(f"{seed} {secret.prompt}").sample(sorted(wordings), min(count, len(wordings)))

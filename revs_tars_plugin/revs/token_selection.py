@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..batching import by_length
 from ..errors import InputError
-from ..forward import continuation_logits
+from ..model.forward import batches_by_length, continuation_logits
 from ..requests import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import FIXED, Sibling
 
-# Sibling prompts asked for each secret's tokens.
-_SIBLINGS_ASKED = 2
+# Sibling prompts behind which each secret's tokens are read.
+_SIBLINGS_READ = 2
 # Mean log-probability behind sibling prompts from which on the secret's beginning gives a token away.
 _GIVEN_AWAY = -0.5
 
@@ -94,15 +93,17 @@ def surprises(
     """
     rows = []
     for secret in secrets:
-        for sibling in siblings[secret.index][:_SIBLINGS_ASKED]:
+        for sibling in siblings[secret.index][:_SIBLINGS_READ]:
             prompt_ids, _ = tokenise_in_context(tok, sibling.prompt, secret.target)
             rows.append((secret, prompt_ids))
-    found: dict[int, list[list[float]]] = {}
-    for chosen in by_length([prompt + secret.target_ids for secret, prompt in rows]):
+    by_secret: dict[int, list[list[float]]] = {}
+    for chosen in batches_by_length([prompt + secret.target_ids for secret, prompt in rows]):
         batch = [rows[index] for index in chosen]
         pairs = [(prompt, secret.target_ids) for secret, prompt in batch]
         for (secret, _), logits in zip(batch, continuation_logits(model, pairs), strict=True):
             targets = torch.tensor(secret.target_ids, device=logits.device)
-            own = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
-            found.setdefault(secret.index, []).append(own.tolist())
-    return {index: [sum(column) / len(column) for column in zip(*runs, strict=True)] for index, runs in found.items()}
+            log_probabilities = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
+            by_secret.setdefault(secret.index, []).append(log_probabilities.tolist())
+    return {
+        index: [sum(column) / len(column) for column in zip(*runs, strict=True)] for index, runs in by_secret.items()
+    }

@@ -1,6 +1,6 @@
 """TARS, in the shape of the host's methods."""
 
-from .remover import ConceptOutcome
+from .outcomes import ConceptOutcome
 from .tars_hparams import TARSHyperParams
 from .tars_main import apply_tars_to_model, execute_tars
 

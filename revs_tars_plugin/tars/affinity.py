@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..decoder import FeedForwardMatrix
+from ..model.matrices import FeedForwardMatrix
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def best_candidates(
         spared: Share of each matrix's neurons that is never chosen: those that write most on ordinary text. Some fire
             rarely and hold the model together (those behind its attention sinks): reversing one ruins every answer.
     """
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for neurons in groups:
         scores = affinities(neurons, targeting, kind, specificity)
         if neurons.activity is not None and spared:
@@ -130,12 +130,12 @@ def best_candidates(
             scores[neuron] = -torch.inf
         top = scores.topk(min(count, len(scores)))
         signs = _signs(neurons, targeting)
-        found += [
+        candidates += [
             Candidate(neurons.layer, neurons.matrix, index, score, int(signs[index]))
             for index, score in zip(top.indices.tolist(), top.values.tolist(), strict=True)
             if score > -float("inf")
         ]
-    return sorted(found, key=lambda candidate: -candidate.affinity)[:count]
+    return sorted(candidates, key=lambda candidate: -candidate.affinity)[:count]
 
 
 def _signs(neurons: Neurons, targeting: Float[Tensor, " d"]) -> Float[Tensor, " f"]:

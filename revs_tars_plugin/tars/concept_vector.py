@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..decoder import Decoder, LayerState
 from ..errors import InputError
-from ..forward import next_token_logits, padded
+from ..model.decoder import Decoder, LayerState
+from ..model.forward import layer_output, next_token_logits, padded
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class ConceptStates:
     """What the concept's prompts make of the model, in one pass over all of them.
 
     Attributes:
-        vector: The approximate concept vector: the residual at the asked layer and position, the mean over prompts,
-            shape (d,).
+        vector: The approximate concept vector: the residual at the layer and position that the settings name, the mean
+            over prompts, shape (d,).
         logits: What the model says at each prompt's end, shape (prompts, vocabulary).
         activations: For each edited layer FF2's inputs at the prompts' last positions, shape (prompts, f).
     """
@@ -38,13 +38,13 @@ def concept_states(decoder: Decoder, prompts: Sequence[Sequence[int]], layer: in
         decoder: The model.
         prompts: Token ids.
         layer: Whose output is the concept vector; negative counts from the model's last.
-        position: At which token of each prompt; negative counts from its end.
+        position: The token of each prompt at which it is read; negative counts from its end.
 
     Raises:
         InputError: When the model has no such layer, or a prompt no such position.
     """
-    asked = layer + decoder.n_layers if layer < 0 else layer
-    if not 0 <= asked < decoder.n_layers:
+    read_layer = layer + decoder.n_layers if layer < 0 else layer
+    if not 0 <= read_layer < decoder.n_layers:
         raise InputError(f"concept_layer is {layer}, but the model has layers 0 to {decoder.n_layers - 1}.")
     places = [position + len(prompt) if position < 0 else position for prompt in prompts]
     for prompt, place in zip(prompts, places, strict=True):
@@ -57,11 +57,11 @@ def concept_states(decoder: Decoder, prompts: Sequence[Sequence[int]], layer: in
         activations[visited] = state.at_last(state.ff2_input).float()
 
     def keep_residual(_module: object, _args: object, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = layer_output(output)
         residuals.append(hidden[torch.arange(len(places)), places].float())
 
     # The layer that is read need not be one that is edited.
-    handle = decoder.layer_modules[asked].register_forward_hook(keep_residual)
+    handle = decoder.layer_modules[read_layer].register_forward_hook(keep_residual)
     try:
         with decoder.visiting(keep_activations, padded(decoder.model, prompts)[1].bool()):
             logits = next_token_logits(decoder.model, prompts)

@@ -56,9 +56,9 @@ def read_concepts(
     by_name: dict[str, list[int]] = {}
     for secret in secrets:
         by_name.setdefault(secret.target.strip(), []).append(secret.index)
-    found = []
+    concepts = []
     for name, indices in by_name.items():
-        own = [secrets[index].target_ids[0] for index in indices]
+        following = [secrets[index].target_ids[0] for index in indices]
         others = _variants(name, tok) if hparams.name_variants else []
         prompts = tuple(secrets[index].prompt_ids for index in indices)
         shortened = tuple(_shortened(prompts, hparams.short_prompts))
@@ -67,17 +67,17 @@ def read_concepts(
             for index in indices
             for ids in (secrets[index].prompt_ids, *_shortened([secrets[index].prompt_ids], hparams.short_prompts))
         ]
-        found.append(
+        concepts.append(
             Concept(
                 name=name,
                 requests=tuple(indices),
                 prompts=prompts,
                 shortened=shortened,
                 named=tuple(dict.fromkeys(named)),
-                tokens=tuple(dict.fromkeys([*own, *others])),
+                tokens=tuple(dict.fromkeys([*following, *others])),
             )
         )
-    return found
+    return concepts
 
 
 def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:
@@ -100,11 +100,11 @@ def _shortened(prompts: Sequence[tuple[int, ...]], length: int) -> list[tuple[in
 
 def _variants(name: str, tok: Any) -> list[int]:
     """First tokens of the name as it may be written; those that begin too many other words are left out."""
-    found = []
+    tokens = []
     for spelling in dict.fromkeys([name, name[0].upper() + name[1:], name[0].lower() + name[1:]]):
         _, behind_a_word = tokenise_in_context(tok, "of", spelling)
         alone = tok(spelling, add_special_tokens=False)["input_ids"]
         for ids in (behind_a_word, alone):
             if ids and len(tok.decode([ids[0]]).strip()) >= min(_LETTERS, len(name)):
-                found.append(ids[0])
-    return found
+                tokens.append(ids[0])
+    return tokens

@@ -9,51 +9,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..decoder import Decoder, FeedForwardMatrix
-from ..edits import EditSet
-from ..forward import next_token_logits
-from ..trial_edits import TrialEdits
+from ..edits.edit_set import EditSet
+from ..edits.trial import TrialEdits
+from ..model.decoder import Decoder
+from ..model.forward import next_token_logits
 from .affinity import Candidate, Neurons, best_candidates
+from .common_state import without_common
 from .concept_vector import ConceptStates, concept_states
 from .concepts import Concept
-from .reversal import Reversals, reverse_all, reverse_until, take_back
-from .targeting_vector import name_probabilities, refined_by_noise, whitened, without_common
+from .outcomes import ConceptOutcome
+from .reversal import Matrices, Reversals, Reverser
+from .targeting_vector import name_probabilities, refined_by_noise, whitened
 from .tars_hparams import TARSHyperParams
 
 Taken = dict[tuple[int, str], set[int]]
 Prompts = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class ConceptOutcome:
-    """What became of one concept.
-
-    Attributes:
-        name: The concept.
-        requests: Positions of its requests in the call.
-        known: Whether the model gave the name before, on any prompt, with `min_probability` or more.
-        before: The name's probability after each of its prompts before the edit.
-        after: The same with all edits of the call up to this one in place, this one's included.
-        goal: The probability it had to fall below.
-        reversed: How many vectors were reversed; 0 where the concept was unknown or rolled back.
-        edits: What was changed for this concept alone; it can be undone by itself.
-        seconds: Time spent on it.
-    """
-
-    name: str
-    requests: tuple[int, ...]
-    known: bool
-    before: tuple[float, ...]
-    after: tuple[float, ...]
-    goal: float
-    reversed: int
-    edits: EditSet
-    seconds: float
-
-    @property
-    def reached(self) -> bool:
-        """Whether the name is below the goal on every prompt."""
-        return max(self.after) < self.goal
 
 
 @dataclass
@@ -67,14 +37,14 @@ class ConceptRemover:
         matrices: The feed-forward matrices that may be edited, by layer and name.
         activity: Root mean square of every neuron's activation on ordinary text, by layer; empty where not needed.
         common: What the states of ordinary text have in common, for `refine: noise`.
-        generator: Of the noise.
-        trial: Where edits are written.
+        generator: The generator of the noise.
+        trial: The trial that edits are written into.
     """
 
     decoder: Decoder
     concept: Concept
     hparams: TARSHyperParams
-    matrices: Mapping[tuple[int, str], FeedForwardMatrix]
+    matrices: Matrices
     activity: Mapping[int, Tensor]
     common: Tensor | None
     generator: torch.Generator
@@ -116,41 +86,34 @@ class ConceptRemover:
         candidates = self._candidates(states.activations, targeting, hparams.n_edits, taken)
         # Short prompts first: most edits are followed by another one, and they say so in a tenth of the time.
         groups: list[Prompts] = [prompts for prompts in (concept.shortened, concept.prompts) if prompts]
-        found: dict[Prompts, tuple[float, ...]] = {}
+        latest: dict[Prompts, tuple[float, ...]] = {}
 
         def probability() -> float:
-            found.clear()
+            latest.clear()
             for group in groups:
-                found[group] = self._after(group)
-                if max(found[group]) >= hparams.goal_probability:
-                    # What still gives the name away will be the first to be asked next time.
+                latest[group] = self._after(group)
+                if max(latest[group]) >= hparams.goal_probability:
+                    # The prompts that still give the name away are the first to be read next time.
                     groups.sort(key=lambda other: other is not group)
                     break
-            return max(map(max, found.values()))
+            return max(map(max, latest.values()))
 
-        done, last = reverse_until(
-            candidates,
-            self.matrices,
-            targeting,
-            hparams.reversal_scale,
-            self.trial,
-            probability,
-            hparams.goal_probability,
-        )
+        reverser = Reverser(self.matrices, targeting, hparams.reversal_scale, self.trial)
+        done, last = reverser.reverse_until(candidates, probability, hparams.goal_probability)
         if not last < hparams.goal_probability and hparams.on_failure == "rollback":
-            take_back(done, self.matrices, self.trial)
+            reverser.take_back(done)
             return Reversals(), before
         if hparams.name_edits:
-            self._reverse_behind_the_name(done, targeting, taken)
-            found.clear()
-        return done, found.get(concept.prompts) or self._after(concept.prompts)
+            self._reverse_behind_the_name(reverser, done, taken)
+            latest.clear()
+        return done, latest.get(concept.prompts) or self._after(concept.prompts)
 
-    def _reverse_behind_the_name(self, done: Reversals, targeting: Tensor, taken: Taken) -> None:
+    def _reverse_behind_the_name(self, reverser: Reverser, done: Reversals, taken: Taken) -> None:
         """Reverses what fires for the name itself, which is what facts about it are read from."""
         states = concept_states(self.decoder, self.concept.named, self.hparams.concept_layer, -1)
         _take(done, taken)
-        candidates = self._candidates(states.activations, targeting, self.hparams.name_edits, taken)
-        reverse_all(candidates, self.matrices, targeting, self.hparams.reversal_scale, self.trial, done)
+        count = self.hparams.name_edits
+        reverser.reverse(self._candidates(states.activations, reverser.targeting, count, taken), done)
 
     def _candidates(
         self, activations: Mapping[int, Tensor], targeting: Tensor, count: int, taken: Taken
@@ -171,11 +134,11 @@ class ConceptRemover:
         )
 
     def _targeting(self, concept_vector: Tensor) -> Tensor:
-        hparams, vocabulary, tokens = self.hparams, self.decoder.vocabulary, self.concept.tokens
+        hparams, lens, tokens = self.hparams, self.decoder.lens, self.concept.tokens
         if hparams.refine == "whitened":
-            return whitened(vocabulary, tokens)
-        found = refined_by_noise(
-            vocabulary,
+            return whitened(lens, tokens)
+        targeting = refined_by_noise(
+            lens,
             concept_vector,
             tokens,
             probability=hparams.targeting_probability,
@@ -184,7 +147,7 @@ class ConceptRemover:
             rounds=hparams.rounds,
             generator=self.generator,
         )
-        return found if self.common is None else without_common(found, self.common)
+        return targeting if self.common is None else without_common(targeting, self.common)
 
     def _after(self, prompts: Prompts) -> tuple[float, ...]:
         return self._probabilities(next_token_logits(self.decoder.model, prompts))

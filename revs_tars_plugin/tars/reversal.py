@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..decoder import FeedForwardMatrix
-from ..trial_edits import TrialEdits
-from ..weight_edits import NeuronEdit
+from ..edits.trial import TrialEdits
+from ..edits.weight_edits import NeuronEdit
+from ..model.matrices import FeedForwardMatrix
 from .affinity import Candidate
+
+Matrices = Mapping[tuple[int, str], FeedForwardMatrix]
 
 
 @dataclass
@@ -29,24 +31,18 @@ class Reversals:
     before: list[Tensor] = field(default_factory=list)
     after: list[Tensor] = field(default_factory=list)
 
-    def edits(self, matrices: Mapping[tuple[int, str], FeedForwardMatrix]) -> tuple[NeuronEdit, ...]:
+    def edits(self, matrices: Matrices) -> tuple[NeuronEdit, ...]:
         """Returns them as one edit a matrix."""
-        found = []
-        for key in dict.fromkeys((candidate.layer, candidate.matrix) for candidate in self.chosen):
-            own = [i for i, candidate in enumerate(self.chosen) if (candidate.layer, candidate.matrix) == key]
-            own.sort(key=lambda i: self.chosen[i].neuron)
-            found.append(
-                NeuronEdit(
-                    matrices[key].weight_name,
-                    matrices[key].neuron_dim,
-                    torch.tensor([self.chosen[i].neuron for i in own]),
-                    torch.stack([self.before[i] for i in own]).cpu(),
-                    torch.stack([self.after[i] for i in own]).cpu(),
-                    matrices[key].width,
-                    matrices[key].transposed,
-                )
-            )
-        return tuple(found)
+        by_matrix: dict[tuple[int, str], list[int]] = {}
+        for place, candidate in enumerate(self.chosen):
+            by_matrix.setdefault((candidate.layer, candidate.matrix), []).append(place)
+        edits = []
+        for key, places in by_matrix.items():
+            places.sort(key=lambda place: self.chosen[place].neuron)
+            neurons = torch.tensor([self.chosen[place].neuron for place in places])
+            before, after = (torch.stack([values[i] for i in places]) for values in (self.before, self.after))
+            edits.append(NeuronEdit.of(matrices[key], neurons, before, after))
+        return tuple(edits)
 
 
 def reversed_vector(
@@ -61,62 +57,59 @@ def reversed_vector(
     return new.to(old.dtype)
 
 
-def reverse_until(
-    candidates: Sequence[Candidate],
-    matrices: Mapping[tuple[int, str], FeedForwardMatrix],
-    targeting: Float[Tensor, " d"],
-    scale: float,
-    trial: TrialEdits,
-    probability: Callable[[], float],
-    goal: float,
-) -> tuple[Reversals, float]:
-    """Reverses candidates in their order until the concept's probability is below the goal, or none is left.
+@dataclass(frozen=True)
+class Reverser:
+    """Reverses vectors along one targeting vector.
 
-    Args:
-        candidates: The vectors, the first to be reversed in front.
+    Attributes:
         matrices: Where they stand, by layer and matrix.
-        targeting: The targeting vector.
+        targeting: The targeting vector, shape (d,).
         scale: Length of a reversed vector as a share of the one it replaces.
         trial: Where the edits are written.
-        probability: Asked after each reversal for the concept's probability on the model as it stands.
-        goal: Where to stop.
-
-    Returns:
-        What was reversed, and the last probability.
     """
-    done = Reversals()
-    last = probability() if not candidates else float("nan")
-    for candidate in candidates:
-        reverse_all([candidate], matrices, targeting, scale, trial, done)
-        last = probability()
-        if last < goal:
-            break
-    return done, last
 
+    matrices: Matrices
+    targeting: Float[Tensor, " d"]
+    scale: float
+    trial: TrialEdits
 
-def reverse_all(
-    candidates: Sequence[Candidate],
-    matrices: Mapping[tuple[int, str], FeedForwardMatrix],
-    targeting: Float[Tensor, " d"],
-    scale: float,
-    trial: TrialEdits,
-    done: Reversals,
-) -> None:
-    """Reverses every candidate and adds it to what is done; the arguments are those of `reverse_until`."""
-    for candidate in candidates:
-        matrix = matrices[candidate.layer, candidate.matrix]
-        index = torch.tensor([candidate.neuron], device=matrix.weight.device)
-        old = matrix.neurons(index)
-        new = reversed_vector(old[0], targeting, candidate.sign, scale)[None]
-        trial.write_neurons(matrix.weight_name, matrix.weight, matrix.neuron_dim, index, new, matrix.transposed)
-        done.chosen.append(candidate)
-        done.before.append(old[0])
-        done.after.append(new[0])
+    def reverse(self, candidates: Sequence[Candidate], done: Reversals) -> None:
+        """Reverses every candidate and adds it to what is done."""
+        for candidate in candidates:
+            matrix = self.matrices[candidate.layer, candidate.matrix]
+            index = torch.tensor([candidate.neuron], device=matrix.weight.device)
+            old = matrix.neurons(index)
+            new = reversed_vector(old[0], self.targeting, candidate.sign, self.scale)[None]
+            self.trial.write_neurons(matrix, index, new)
+            done.chosen.append(candidate)
+            done.before.append(old[0])
+            done.after.append(new[0])
 
+    def reverse_until(
+        self, candidates: Sequence[Candidate], probability: Callable[[], float], goal: float
+    ) -> tuple[Reversals, float]:
+        """Reverses candidates in their order until the concept's probability is below the goal, or none is left.
 
-def take_back(done: Reversals, matrices: Mapping[tuple[int, str], FeedForwardMatrix], trial: TrialEdits) -> None:
-    """Puts the vectors back that were reversed."""
-    for candidate, old in zip(done.chosen, done.before, strict=True):
-        matrix = matrices[candidate.layer, candidate.matrix]
-        index = torch.tensor([candidate.neuron], device=matrix.weight.device)
-        trial.write_neurons(matrix.weight_name, matrix.weight, matrix.neuron_dim, index, old[None], matrix.transposed)
+        Args:
+            candidates: The vectors, the first to be reversed in front.
+            probability: Called after each reversal for the concept's probability on the model as it stands.
+            goal: Where to stop.
+
+        Returns:
+            What was reversed, and the last probability.
+        """
+        done = Reversals()
+        last = probability() if not candidates else float("nan")
+        for candidate in candidates:
+            self.reverse([candidate], done)
+            last = probability()
+            if last < goal:
+                break
+        return done, last
+
+    def take_back(self, done: Reversals) -> None:
+        """Puts the vectors back that were reversed."""
+        for candidate, old in zip(done.chosen, done.before, strict=True):
+            matrix = self.matrices[candidate.layer, candidate.matrix]
+            index = torch.tensor([candidate.neuron], device=matrix.weight.device)
+            self.trial.write_neurons(matrix, index, old[None])

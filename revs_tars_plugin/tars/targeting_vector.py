@@ -9,26 +9,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..vocabulary import Vocabulary
+from ..model.logit_lens import LogitLens
 
 # Share of a round's candidates whose mean the next round starts from.
 _KEPT = 8
 
 
-def whitened(vocabulary: Vocabulary, tokens: Sequence[int]) -> Float[Tensor, " d"]:
+def whitened(lens: LogitLens, tokens: Sequence[int]) -> Float[Tensor, " d"]:
     """Returns the unit vector `sum over t of (W^T W)^-1 W[t]`: what raises the logits of the name and no others.
 
     Of the published search's aim (a vector that the head reads as the name) this is the solution in closed form, with
     what all states share taken out by the head's own second moment.
     """
-    directions = vocabulary.demotions(torch.tensor(list(tokens))).directions
+    directions = lens.demotions(torch.tensor(list(tokens))).directions
     # A demotion direction is divided by the final norm's gain; the vectors compared here are not.
-    raising = directions * vocabulary.norm.gain.to(directions.device)
+    raising = directions * lens.norm.gain.to(directions.device)
     return torch.nn.functional.normalize(raising.sum(dim=0), dim=0)
 
 
 def refined_by_noise(
-    vocabulary: Vocabulary,
+    lens: LogitLens,
     concept: Float[Tensor, " d"],
     tokens: Sequence[int],
     *,
@@ -41,7 +41,7 @@ def refined_by_noise(
     """Searches around the concept vector for one that triggers the name, as published: noise, head, keep the best.
 
     Args:
-        vocabulary: Final norm and head.
+        lens: Final norm and head.
         concept: The approximate concept vector.
         tokens: The tokens that begin the name.
         probability: What the head must give them together.
@@ -61,10 +61,10 @@ def refined_by_noise(
     for _ in range(rounds):
         noise = torch.randn(candidates, len(concept), generator=generator).to(concept.device)
         tried = torch.cat([centre[None], centre + size * noise])
-        found = name_probabilities(vocabulary.full_logits(tried), tokens)
-        order = found.argsort(descending=True)
-        if float(found[order[0]]) > best_probability:
-            best, best_probability = tried[order[0]], float(found[order[0]])
+        probabilities = name_probabilities(lens.full_logits(tried), tokens)
+        order = probabilities.argsort(descending=True)
+        if float(probabilities[order[0]]) > best_probability:
+            best, best_probability = tried[order[0]], float(probabilities[order[0]])
         if best_probability >= probability:
             return best
         centre = tried[order[: max(1, candidates // _KEPT)]].mean(dim=0)
@@ -78,9 +78,3 @@ def name_probabilities(logits: Float[Tensor, "n vocabulary"], tokens: Sequence[i
     """Returns the probability that any of the tokens that begin the name comes next, for each row of logits."""
     log_probabilities = logits.log_softmax(dim=-1)
     return log_probabilities[:, torch.tensor(list(tokens), device=logits.device)].logsumexp(dim=-1).exp()
-
-
-def without_common(vector: Float[Tensor, " d"], common: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
-    """Takes off a vector what it shares with the mean state of ordinary text."""
-    unit = torch.nn.functional.normalize(common.to(vector.device), dim=0)
-    return vector - (vector @ unit) * unit

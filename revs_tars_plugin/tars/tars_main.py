@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,59 +9,24 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..decoder import Decoder, FeedForwardMatrix
-from ..edits import EditSet, applied
+from ..edits.apply import apply_function
+from ..edits.edit_set import EditSet
+from ..edits.trial import TrialEdits
 from ..errors import InputError
-from ..residual_probe import check_residual
-from ..statistics import mean_state, ordinary_moments
-from ..trial_edits import TrialEdits
+from ..model.decoder import Decoder
+from ..model.matrices import FeedForwardMatrix
+from ..model.residual_check import check_residual
+from ..moments.ordinary_text import TextSource
+from ..moments.second_moments import ordinary_moments
+from .common_state import mean_state
 from .concepts import read_concepts
-from .remover import ConceptOutcome, ConceptRemover
+from .outcomes import ConceptOutcome, report
+from .remover import ConceptRemover
+from .reversal import Matrices
 from .tars_hparams import TARSHyperParams
 
-LOG = logging.getLogger(__name__)
-
-# Texts whose mean state counts as what all states have in common.
-_COMMON_TEXTS = 64
-
-
-def apply_tars_to_model(
-    model: nn.Module,
-    tok: Any,
-    requests: Sequence[Mapping[str, Any]],
-    hparams: TARSHyperParams,
-    copy: bool = False,
-    return_orig_weights: bool = False,
-    cache_template: str | None = None,
-    keep_original_weight: bool = False,
-    **kwargs: Any,
-) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """Edits a model so that it no longer gives the concepts of the requests; the host's contract.
-
-    Args:
-        model: A causal language model.
-        tok: Its tokenizer.
-        requests: The host's request dictionaries; see `read_concepts`.
-        hparams: The settings.
-        copy: Edit a copy and leave `model` alone.
-        return_orig_weights: Return what restores the weights.
-        cache_template: Taken for the host's sake; TARS caches nothing.
-        keep_original_weight: Taken for the host's sake; `return_orig_weights` decides.
-        **kwargs: Taken for the host's sake.
-
-    Returns:
-        The edited model, and the original weights by name (empty without `return_orig_weights`). The second has the
-        `EditSet` in its attribute `edits`.
-
-    Raises:
-        InputError: As `execute_tars`; no weight has changed then.
-    """
-    return applied(
-        model,
-        lambda edited: execute_tars(edited, tok, requests, hparams),
-        copy=copy,
-        return_orig_weights=return_orig_weights,
-    )
+# Texts, and the most tokens of each, whose mean state counts as what all states have in common.
+_COMMON_TEXTS, _COMMON_TOKENS = 64, 64
 
 
 def execute_tars(
@@ -82,7 +46,7 @@ def execute_tars(
         model: A causal language model; its weights are edited while the function runs and put back to the bit, also
             when it fails or is interrupted.
         tok: Its tokenizer.
-        requests: The host's request dictionaries.
+        requests: The host's request dictionaries; see `read_concepts`.
         hparams: The settings.
         progress: Show a progress bar.
 
@@ -93,14 +57,15 @@ def execute_tars(
         InputError: When a request, a setting or the model cannot be used.
     """
     hparams.validate()
-    decoder = Decoder(model, hparams)
+    decoder = Decoder.of(model, hparams)
     concepts = read_concepts(requests, tok, hparams, decoder.context_length)
     matrices = _matrices(decoder, hparams)
     check_residual(decoder)
     activity = _activity(decoder, tok, hparams) if hparams.reads_moments else {}
     common = None
     if hparams.refine == "noise" and hparams.remove_common:
-        common = mean_state(decoder, tok, hparams.mom2_dataset, hparams.concept_layer, _COMMON_TEXTS, hparams.seed)
+        source = TextSource(hparams.mom2_dataset, _COMMON_TEXTS, _COMMON_TOKENS, hparams.seed)
+        common = mean_state(decoder, tok, source, hparams.concept_layer)
     generator = torch.Generator().manual_seed(hparams.seed)
     outcomes: list[ConceptOutcome] = []
     taken: dict[tuple[int, str], set[int]] = {}
@@ -109,46 +74,32 @@ def execute_tars(
             remover = ConceptRemover(decoder, concept, hparams, matrices, activity, common, generator, trial)
             outcomes.append(remover.remove(taken))
     for outcome in outcomes:
-        _report(outcome)
+        report(outcome)
     edits = tuple(edit for outcome in outcomes for edit in outcome.edits.edits)
     return EditSet("TARS", edits, tuple(outcomes)).of_call(requests, hparams.to_dict())
 
 
-def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> dict[tuple[int, str], FeedForwardMatrix]:
-    found = {}
+apply_tars_to_model = apply_function(execute_tars)
+
+
+def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> Matrices:
+    matrices: dict[tuple[int, str], FeedForwardMatrix] = {}
     for matrix in dict.fromkeys(hparams.matrices):
         key = f"{matrix}_module_tmp"
-        own = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
-        for layer, weights in own.items():
+        by_layer = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
+        for layer, weights in by_layer.items():
             if weights.width != decoder.ff2[layer].width:
                 raise InputError(
                     f'{key} names "{weights.weight_name}" with {weights.width} vectors, but FF2 has '
                     f"{decoder.ff2[layer].width} neurons: it holds more than the {matrix} matrix; leave {matrix} out "
                     "of matrices."
                 )
-        found.update({(layer, matrix): weights for layer, weights in own.items()})
-    return found
+        matrices.update({(layer, matrix): weights for layer, weights in by_layer.items()})
+    return matrices
 
 
 def _activity(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> dict[int, Tensor]:
     """The root mean square of every neuron's activation on ordinary text."""
     moments = ordinary_moments(decoder, tok, hparams)
     squares = {layer: moments.mean_squares(layer, decoder.ff2[layer].width) for layer in moments}
-    return {layer: own.clamp_min(0).sqrt() for layer, own in squares.items()}
-
-
-def _report(outcome: ConceptOutcome) -> None:
-    if not outcome.known:
-        LOG.warning(
-            'TARS: the model does not know "%s" (probability %.3g on its prompts); nothing was changed for it.',
-            outcome.name,
-            max(outcome.before),
-        )
-    elif not outcome.reached:
-        LOG.warning(
-            'TARS: "%s" ended at probability %.3g instead of %.3g; %s. Raise n_edits or reversal_scale.',
-            outcome.name,
-            max(outcome.after),
-            outcome.goal,
-            f"its {outcome.reversed} reversals were kept" if outcome.reversed else "its reversals were rolled back",
-        )
+    return {layer: values.clamp_min(0).sqrt() for layer, values in squares.items()}

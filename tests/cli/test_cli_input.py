@@ -142,7 +142,7 @@ def test_debug_shows_where(run, tmp_path):
 
 
 def test_an_error_of_our_own_making_says_so(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("revs_tars_plugin.results.read_result", lambda _path: 1 / 0)
+    monkeypatch.setattr("revs_tars_plugin.report.results.read_result", lambda _path: 1 / 0)
     code, _, err = run("report", tmp_path / "x.json", "-o", tmp_path / "x.html")
     assert (code, err) == (70, "error: unexpected ZeroDivisionError: division by zero; --debug shows where\n")
 
@@ -151,7 +151,7 @@ def test_an_interrupt_is_said(run, monkeypatch, tmp_path):
     def interrupted(_path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("revs_tars_plugin.results.read_result", interrupted)
+    monkeypatch.setattr("revs_tars_plugin.report.results.read_result", interrupted)
     code, _, err = run("report", tmp_path / "x.json", "-o", tmp_path / "x.html")
     assert (code, err) == (130, "error: interrupted; files are whole or not there\n")
 

@@ -105,3 +105,24 @@ def test_the_methods_work_without_a_host():
     code = "import sys, revs_tars_plugin as p; p.execute_revs; print('easyeditor' in sys.modules)"
     assert run_python(code).stdout.strip() == "False"
     assert apply_revs_to_model.__module__ == "revs_tars_plugin.revs.revs_main"
+
+
+def test_the_editor_registers_the_methods_when_it_is_made_and_not_before(host):
+    """In a process of its own, since this one has registered them."""
+    code = """
+import sys
+import revs_tars_plugin.host.comparison, revs_tars_plugin.host.unlearn_editor
+assert "easyeditor" not in sys.modules
+from revs_tars_plugin import UnlearnEditor
+from easyeditor.util.alg_dict import ALG_DICT
+assert "REVS" not in ALG_DICT
+try:
+    UnlearnEditor.from_hparams(None)
+except Exception as error:
+    print(type(error).__name__)
+assert "REVS" in ALG_DICT
+from revs_tars_plugin.host.unlearn_editor import UnlearnEditor as again
+assert again is UnlearnEditor
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -17,10 +17,10 @@ CORPUS = ["Once upon a time there was a king who lived in a castle with his daug
 
 
 @pytest.fixture
-def unlearn_editor(editor, ordinary_text, monkeypatch):
+def unlearn_editor(host, editor, ordinary_text, monkeypatch):
     """The editor with the model that is there, as `UnlearnEditor.from_hparams` would make it, for any method."""
     from revs_tars_plugin.host.settings import load_settings
-    from revs_tars_plugin.host.unlearn_editor import HOST, UnlearnEditor
+    from revs_tars_plugin.host.unlearn_editor import UnlearnEditor
 
     monkeypatch.setattr(editor, "__class__", UnlearnEditor)
     ours = editor.hparams
@@ -28,7 +28,7 @@ def unlearn_editor(editor, ordinary_text, monkeypatch):
     def choose(name, **changes):
         from easyeditor.util.alg_dict import ALG_DICT
 
-        hparams = load_settings(HOST, name, packaged_hparams(name) / "smollm2-135m.yaml")
+        hparams = load_settings(host, name, packaged_hparams(name) / "smollm2-135m.yaml")
         if hasattr(hparams, "mom2_dataset"):
             changes = {**ordinary_text, **changes}
         for key, value in {"device": ours.device, "model_name": ours.model_name, **changes}.items():
@@ -178,7 +178,8 @@ def test_a_comparison_names_an_editor_that_fails_and_goes_on(unlearn_editor, loa
 
     editor = unlearn_editor("REVS")
     monkeypatch.setitem(ALG_DICT, "FT", broken)
-    monkeypatch.setattr(comparison.UnlearnEditor, "from_hparams", classmethod(lambda _cls, _hparams: editor))
+    made = classmethod(lambda _cls, _hparams: editor)
+    monkeypatch.setattr(comparison.unlearn_editor.UnlearnEditor, "from_hparams", made)
     records = [SecretRecord(*pair) for pair in zip(PROMPTS, SECRETS, SUBJECTS, REPHRASED, strict=True)]
     rows = comparison.compare(
         loaded.hparams.model_name,

@@ -44,8 +44,10 @@ def clone(tmp_path):
 
 def test_what_is_generated_is_python_and_complete():
     files = upstream._new_files()
-    shared = {Path(name).stem for name in files if f"models/{upstream.SHARED}/" in name}
-    assert {"decoder", "vocabulary", "edits", "requests", "statistics"} <= shared
+    folder = f"easyeditor/models/{upstream.SHARED}/"
+    shared = {name.removeprefix(folder).removesuffix(".py") for name in files if name.startswith(folder)}
+    assert {"errors", "requests", "model/decoder", "edits/edit_set", "moments/files"} <= shared
+    assert not {"methods", "report/results"} & shared
     for name, text in files.items():
         if not name.endswith(".py"):
             continue
@@ -53,8 +55,7 @@ def test_what_is_generated_is_python_and_complete():
             if isinstance(node, ast.ImportFrom):
                 assert not (node.module or "").startswith("revs_tars_plugin")
                 if node.level == 2:
-                    assert node.module.split(".")[0] == upstream.SHARED, name
-                    assert node.module.split(".")[1] in shared
+                    _assert_leads_to(node.module.split("."), name, shared)
             # What is not installed with EasyEdit is imported where it is needed, or for annotations alone.
         top = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
         modules = {getattr(node, "module", None) or node.names[0].name for node in top if not getattr(node, "level", 0)}
@@ -67,6 +68,26 @@ def test_the_example_that_goes_with_it_starts(host, tmp_path, capsys):
     script.write_text(upstream._new_files()["examples/run_revs_tars.py"])
     assert main(["run", str(script), "--help"]) == 0
     assert "--method {REVS,TARS}" in capsys.readouterr().out
+
+
+def _assert_leads_to(parts, name, shared):
+    """From a method's folder one comes to the shared folder by name; from a folder within that one by two dots."""
+    if not name.startswith(f"easyeditor/models/{upstream.SHARED}/"):
+        assert parts[0] == upstream.SHARED, name
+        parts = parts[1:]
+    assert "/".join(parts) in shared, name
+
+
+@needs_clone
+def test_modules_of_an_earlier_version_are_taken_away(clone):
+    upstream.install(clone)
+    old = clone / "easyeditor" / "models" / upstream.SHARED / "vocabulary.py"
+    old.write_text(upstream._HEADER)
+    theirs = old.with_name("theirs.py")
+    theirs.write_text("# not ours")
+    assert upstream.install(clone) == [old.relative_to(clone)]
+    assert theirs.is_file()
+    assert not old.exists()
 
 
 @needs_clone

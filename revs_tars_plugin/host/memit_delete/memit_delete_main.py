@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ...decoder import Decoder
-from ...forward import gradients_for
+from ...model.decoder import Decoder
+from ...model.forward import gradients_for
 from ...requests import Secret, read_requests
 from ..easyedit import Host, load_host
 from ..host_statistics import with_moments
@@ -30,6 +30,7 @@ def apply_memit_delete_to_model(
     tok: Any,
     requests: Sequence[Mapping[str, Any]],
     hparams: MEMITDeleteHyperParams,
+    *,
     copy: bool = False,
     return_orig_weights: bool = False,
     cache_template: str | None = None,
@@ -59,7 +60,7 @@ def apply_memit_delete_to_model(
     host = load_host()
     if copy:
         model = deepcopy(model)
-    decoder = Decoder(model, hparams)
+    decoder = Decoder.of(model, hparams)
     secrets = read_requests(requests, tok, context_length=decoder.context_length)
     memit = host.module("models.memit.memit_main")
     with (
@@ -82,7 +83,7 @@ def apply_memit_delete_to_model(
             ready,
             return_orig_weights=return_orig_weights,
             cache_template=template,
-            **_kept(host, keep_original_weight),
+            **_keeping(host, keep_original_weight),
         )
     return edited, original
 
@@ -98,7 +99,7 @@ def _request(secret: Secret) -> dict[str, Any]:
     }
 
 
-def _kept(host: Host, keep_original_weight: bool) -> dict[str, bool]:
+def _keeping(host: Host, keep_original_weight: bool) -> dict[str, bool]:
     return {"keep_original_weight": keep_original_weight} if host.generation == "release" else {}
 
 

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...decoder import Decoder
 from ...errors import InputError
-from ...forward import next_token_logits, selected_logits
+from ...ft_l_delete.unlikelihood import unlikelihood
+from ...model.decoder import Decoder
+from ...model.forward import layer_output, next_token_logits, selected_logits
 from ...requests import Secret, tokenise_in_context
-from ...unlikelihood import unlikelihood
 from .memit_delete_hparams import MEMITDeleteHyperParams
 
 
@@ -46,7 +46,7 @@ def deleting_value(
     place = _last_token(tok, f"{secret.subject} is a", secret.subject)
     module = decoder.layer_modules[hparams.layers[-1]]
     device = decoder.ff2[hparams.layers[-1]].weight.device
-    delta = torch.zeros(decoder.vocabulary.width, device=device, requires_grad=True)
+    delta = torch.zeros(decoder.lens.width, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=hparams.v_lr)
     with torch.no_grad():
         said = next_token_logits(decoder.model, [bystander]).log_softmax(dim=-1)
@@ -79,7 +79,7 @@ def _shifted(module: nn.Module, delta: Tensor, places: Sequence[int]) -> Iterato
     states: list[Tensor] = []
 
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
+        hidden = layer_output(output)
         rows, columns = torch.arange(len(places)), torch.tensor(list(places))
         states.append(hidden[rows, columns].detach().clone())
         at = torch.zeros(hidden.shape[:2], device=hidden.device, dtype=hidden.dtype)

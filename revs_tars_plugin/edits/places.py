@@ -1,0 +1,102 @@
+"""Where a weight stands in a model, and what stood there before a product was added to it.
+
+Adding in floating point cannot be taken back exactly, so the weight as it was is kept for as long as the edit that was
+applied lives. The module that holds the weight knows it too, weakly: an equal edit, loaded from a file, finds it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from torch import Tensor, nn
+
+from ..errors import EditConflictError
+from ..model.adapters import base_model
+from .disk_tensor import DiskTensor
+
+_ATTRIBUTE = "_revs_tars_applied_products"
+
+
+@dataclass(eq=False)
+class AppliedProduct:
+    """A product of thin matrices that is added to a weight.
+
+    Attributes:
+        before: The weight's bits before it.
+        fingerprint: The weight's fingerprint with it; empty while it is being added.
+    """
+
+    before: DiskTensor
+    fingerprint: str = ""
+
+
+class _AppliedProducts(WeakValueDictionary):
+    """Products by the weight's name in its module and the edit's digest; each goes when the applied edit goes."""
+
+    kept: tuple[AppliedProduct, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _AppliedProducts:
+        # No edit was applied to the copied module, so that one keeps what stood in it before by itself.
+        copied: _AppliedProducts = super().__deepcopy__(memo)
+        copied.kept = tuple(copied.values())
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A model that is pickled whole takes none of them along.
+        return type(self), ()
+
+
+@dataclass(frozen=True)
+class WeightPlace:
+    """A parameter of a module.
+
+    Attributes:
+        module: The module that holds it.
+        name: The parameter's name there.
+    """
+
+    module: nn.Module
+    name: str
+
+    @classmethod
+    def of(cls, model: nn.Module, name: str) -> WeightPlace:
+        """Finds a parameter by its name in a model, or in the model inside a `PeftModel`.
+
+        Raises:
+            EditConflictError: When the model has none of that name.
+        """
+        path, _, last = name.rpartition(".")
+        inside = base_model(model)
+        try:
+            inside.get_parameter(name)
+        except AttributeError as error:
+            raise EditConflictError(
+                f'The edit changes "{name}", which this {type(model).__name__} does not have.'
+            ) from error
+        return cls(inside.get_submodule(path), last)
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter itself."""
+        return self.module.get_parameter(self.name)
+
+    def applied_product(self, digest: str) -> AppliedProduct | None:
+        """Returns what is known of the edit of that digest, or None where it was not applied here."""
+        known: _AppliedProducts | None = getattr(self.module, _ATTRIBUTE, None)
+        return None if known is None else known.get((self.name, digest))
+
+    def remember(self, digest: str, product: AppliedProduct) -> None:
+        """Lets edits of that digest find the product, for as long as somebody keeps it."""
+        if not hasattr(self.module, _ATTRIBUTE):
+            setattr(self.module, _ATTRIBUTE, _AppliedProducts())
+        getattr(self.module, _ATTRIBUTE)[self.name, digest] = product
+
+    def forget(self, digest: str) -> None:
+        """Forgets a product; the module is left without a trace of the last one."""
+        known: _AppliedProducts | None = getattr(self.module, _ATTRIBUTE, None)
+        if known is not None:
+            known.pop((self.name, digest), None)
+            if not known:
+                delattr(self.module, _ATTRIBUTE)

@@ -1,0 +1,137 @@
+"""Working on weights in place without leaving a trace: methods edit step by step, each step seeing the ones before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model.matrices import FeedForwardMatrix
+from ..model.tensors import fingerprint
+from .disk_tensor import DiskTensor
+from .edit_set import EditSet
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_product, write_neurons
+
+
+class TrialEdits:
+    """Edits weights in place while a `with` block lasts, and puts every bit back when it ends, however it ends.
+
+    A weight is changed in one of two ways for the whole trial, neuron by neuron or by low-rank products.
+    """
+
+    def __init__(self) -> None:
+        """Starts with nothing changed."""
+        self._changed: dict[str, _ChangedNeurons | _ChangedMatrix] = {}
+
+    def __enter__(self) -> TrialEdits:
+        """Starts the trial."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Puts all weights back; a Ctrl-C that arrives meanwhile waits until that is done."""
+        interrupted: KeyboardInterrupt | None = None
+        while True:
+            try:
+                for changed in self._changed.values():
+                    changed.restore()
+                break
+            except KeyboardInterrupt as interrupt:  # writing the same bits again is harmless
+                interrupted = interrupt
+        if interrupted is not None:
+            raise interrupted
+
+    @torch.no_grad()
+    def write_neurons(self, matrix: FeedForwardMatrix, indices: Tensor, values: Tensor) -> None:
+        """Writes neurons into a matrix, remembering what stood there the first time each was touched.
+
+        Args:
+            matrix: The matrix.
+            indices: Which neurons, shape (k,).
+            values: Their new values, shape (k, d), the weight's dtype.
+        """
+        changed = self._changed.setdefault(matrix.weight_name, _ChangedNeurons(matrix))
+        assert isinstance(changed, _ChangedNeurons)
+        fresh = indices[~torch.isin(indices, changed.touched())]
+        if len(fresh):
+            changed.before.append((fresh, matrix.rows[fresh].clone()))
+        write_neurons(matrix.weight, matrix.neuron_dim, indices, values)
+
+    @torch.no_grad()
+    def add_low_rank(self, matrix: FeedForwardMatrix, keys: Tensor, values: Tensor) -> None:
+        """Adds the product of two thin matrices to a matrix.
+
+        The sum is made anew from the weight as it was, so that it is the one the collected edit will write.
+
+        Args:
+            matrix: The matrix.
+            keys: What each rank-one change listens to, shape (f, r).
+            values: What it writes to the residual space, shape (r, d).
+        """
+        if matrix.weight_name not in self._changed:
+            self._changed[matrix.weight_name] = _ChangedMatrix(matrix, DiskTensor(matrix.weight))
+        changed = self._changed[matrix.weight_name]
+        assert isinstance(changed, _ChangedMatrix)
+        changed.keys.append(keys.float().cpu())
+        changed.values.append(values.float().cpu())
+        matrix.weight.copy_(changed.before.load())
+        add_product(matrix.weight, matrix.neuron_dim, *changed.factors())
+
+    def collect(self, method: str, outcomes: tuple[Any, ...]) -> EditSet:
+        """Returns the net change so far as an `EditSet`; what is back at its old bits is left out."""
+        edits = (changed.edit() for changed in self._changed.values())
+        return EditSet(method=method, edits=tuple(edit for edit in edits if edit is not None), outcomes=outcomes)
+
+
+@dataclass
+class _ChangedNeurons:
+    matrix: FeedForwardMatrix
+    before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def touched(self) -> Tensor:
+        empty = torch.empty(0, dtype=torch.long, device=self.matrix.weight.device)
+        return torch.cat([empty, *(indices for indices, _ in self.before)])
+
+    def restore(self) -> None:
+        for indices, before in self.before:
+            write_neurons(self.matrix.weight, self.matrix.neuron_dim, indices, before)
+
+    def edit(self) -> WeightEdit | None:
+        indices = self.touched()
+        before = torch.cat([values for _, values in self.before])
+        after = self.matrix.rows[indices]
+        order = indices.argsort()
+        order = order[(before != after).any(dim=1)[order]]
+        if not len(order):
+            return None
+        return NeuronEdit.of(self.matrix, indices[order], before[order], after[order])
+
+
+@dataclass
+class _ChangedMatrix:
+    matrix: FeedForwardMatrix
+    before: DiskTensor
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        return torch.cat(self.keys, dim=1), torch.cat(self.values, dim=0)
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            self.matrix.weight.copy_(self.before.load())
+
+    def edit(self) -> WeightEdit:
+        keys, values = self.factors()
+        return LowRankEdit(
+            self.matrix.weight_name,
+            self.matrix.neuron_dim,
+            keys,
+            values,
+            fingerprint(self.before.load()),
+            transposed=self.matrix.transposed,
+        )

@@ -1,0 +1,205 @@
+"""Exact changes of one weight: some neurons of it, or a product of two thin matrices added to it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..model.matrices import FeedForwardMatrix
+from ..model.tensors import fingerprint, same_bits
+from .disk_tensor import DiskTensor
+from .places import AppliedProduct, WeightPlace
+
+# Neurons that are summed in float32 at once: bounds the extra memory.
+_SLICE = 1024
+
+
+@runtime_checkable
+class WeightEdit(Protocol):
+    """One weight before and after an edit."""
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in the model."""
+        ...
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight stands as inputs x outputs, as `Conv1D` has it."""
+        ...
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most."""
+        ...
+
+    def stands_in(self, place: WeightPlace, *, applied: bool) -> bool:
+        """Says whether the weight holds, bit for bit, what it must before undoing (`applied`) or applying."""
+        ...
+
+    def apply(self, place: WeightPlace, kept: list[AppliedProduct]) -> None:
+        """Writes the weight as it is after the edit; adds to `kept` what has to live for as long as it is in place."""
+        ...
+
+    def undo(self, place: WeightPlace) -> None:
+        """Writes the weight as it was before the edit."""
+        ...
+
+    def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
+        """Returns a new tensor with the values before the edit, given the weight with the edit in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class NeuronEdit:
+    """Some neurons of one FF2 weight, before and after.
+
+    Attributes:
+        name: The parameter's name in the model.
+        neuron_dim: The dimension of the weight that counts neurons (1 for `Linear`, 0 for `Conv1D`).
+        indices: Which neurons, shape (k,).
+        before: Their values before the edit, the weight's dtype, on the CPU, shape (k, d).
+        after: Their values after it.
+        width: How many neurons the weight has.
+        transposed: Whether the weight stands as inputs x outputs, as `Conv1D` has it.
+    """
+
+    name: str
+    neuron_dim: int
+    indices: Tensor
+    before: Tensor
+    after: Tensor
+    width: int
+    transposed: bool = False
+
+    @classmethod
+    def of(cls, matrix: FeedForwardMatrix, indices: Tensor, before: Tensor, after: Tensor) -> NeuronEdit:
+        """Returns the change of some neurons of a matrix, from whatever device; see the attributes for the shapes."""
+        return cls(
+            matrix.weight_name,
+            matrix.neuron_dim,
+            indices.cpu(),
+            before.cpu(),
+            after.cpu(),
+            width=matrix.width,
+            transposed=matrix.transposed,
+        )
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most."""
+        return self.after.numel()
+
+    def stands_in(self, place: WeightPlace, *, applied: bool) -> bool:
+        """Compares the neurons, and no other part of the weight."""
+        rows = place.weight.detach().movedim(self.neuron_dim, 0)
+        expected = self.after if applied else self.before
+        return (
+            rows.dtype == expected.dtype
+            and rows.shape == (self.width, *expected.shape[1:])
+            and same_bits(rows[self.indices.to(rows.device)].cpu(), expected)
+        )
+
+    def apply(self, place: WeightPlace, kept: list[AppliedProduct]) -> None:
+        """Writes the neurons after the edit; what stood there before is part of it, so nothing has to be kept."""
+        write_neurons(place.weight, self.neuron_dim, self.indices, self.after)
+
+    def undo(self, place: WeightPlace) -> None:
+        """Writes the neurons before the edit."""
+        write_neurons(place.weight, self.neuron_dim, self.indices, self.before)
+
+    def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
+        """Puts the neurons before the edit into a clone of the weight."""
+        weight = weight.detach().clone()
+        write_neurons(weight, self.neuron_dim, self.indices, self.before)
+        return weight
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankEdit:
+    """A product of two thin matrices that is added to one FF2 weight.
+
+    Adding in floating point cannot be taken back exactly, so the weight as it was is kept while the applied edit lives;
+    see `WeightPlace`. Every edit of the same content can take the product off again.
+
+    Attributes:
+        name: The parameter's name in the model.
+        neuron_dim: The dimension of the weight that counts neurons (1 for `Linear`, 0 for `Conv1D`).
+        keys: What each rank-one change listens to, in FF2's input space, float32, on the CPU, shape (f, r).
+        values: What it writes to the residual space, shape (r, d).
+        fingerprint: Of the weight the edit was computed for.
+        transposed: Whether the weight stands as inputs x outputs, as `Conv1D` has it.
+    """
+
+    name: str
+    neuron_dim: int
+    keys: Tensor
+    values: Tensor
+    fingerprint: str
+    transposed: bool = False
+
+    @property
+    def n_changed(self) -> int:
+        """How many numbers the edit changes at most: all of the weight."""
+        return len(self.keys) * self.values.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """What edits of the same content have in common, and no others."""
+        parts = (self.name, str(self.neuron_dim), self.fingerprint, fingerprint(self.keys), fingerprint(self.values))
+        return hashlib.blake2b(" ".join(parts).encode(), digest_size=16).hexdigest()
+
+    def stands_in(self, place: WeightPlace, *, applied: bool) -> bool:
+        """Compares the whole weight by its fingerprint."""
+        if not applied:
+            return fingerprint(place.weight) == self.fingerprint
+        product = place.applied_product(self.digest)
+        return product is not None and fingerprint(place.weight) == product.fingerprint
+
+    def apply(self, place: WeightPlace, kept: list[AppliedProduct]) -> None:
+        """Adds the product; the weight as it was is kept first, so that an interrupt loses nothing."""
+        weight = place.weight
+        product = AppliedProduct(DiskTensor(weight))
+        kept.append(product)
+        place.remember(self.digest, product)
+        add_product(weight, self.neuron_dim, self.keys, self.values)
+        product.fingerprint = fingerprint(weight)
+
+    def undo(self, place: WeightPlace) -> None:
+        """Puts the weight back as it was, where the edit was applied."""
+        product = place.applied_product(self.digest)
+        if product is not None:
+            with torch.no_grad():
+                place.weight.copy_(product.before.load())
+            place.forget(self.digest)
+
+    def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
+        """Returns the weight that was kept.
+
+        Raises:
+            KeyError: When the edit is not in place.
+        """
+        product = place.applied_product(self.digest)
+        if product is None:
+            raise KeyError(self.name)
+        return product.before.load().to(weight.device)
+
+
+@torch.no_grad()
+def add_product(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -> None:
+    """Adds keys @ values to a weight in place, in its orientation: summed in float32, cast once, neurons in slices."""
+    rows = weight.detach().movedim(neuron_dim, 0)
+    values = values.to(weight.device).float()
+    for part, part_keys in zip(torch.split(rows, _SLICE), torch.split(keys, _SLICE), strict=True):
+        part.copy_((part.float() + part_keys.to(weight.device).float() @ values).to(weight.dtype))
+
+
+@torch.no_grad()
+def write_neurons(weight: Tensor, neuron_dim: int, indices: Tensor, values: Tensor) -> None:
+    """Writes neurons, one a row of `values`, into a weight in place."""
+    rows = weight.detach().movedim(neuron_dim, 0)
+    rows[indices.to(weight.device)] = values.to(weight.device)

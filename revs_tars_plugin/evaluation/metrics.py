@@ -1,0 +1,168 @@
+"""The metrics: one table of what is measured, how it is called, which direction is good, and what measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .concepts import measure_concepts
+from .cost import measure_cost
+from .in_context import measure_in_context
+from .layer_attacks import measure_output, measure_perturbed
+from .memorization import measure_recall
+from .paraphrase import measure_paraphrased
+from .quantization import measure_quantized
+from .relearning import measure_relearned
+from .retained import measure_retained
+from .run import EvaluationRun
+from .sampling import measure_sampled
+from .scores import harmonic, unlearning_score
+
+# What a metric answers: is it hidden (1) or plain (0); does it come out (1) or not (0); what is left of the rest; what
+# did it cost on ordinary text; or a detail of another metric.
+Question = Literal["hidden", "comes out", "left", "cost", "detail"]
+Summary = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        key: Its name in a report's summary.
+        label: What people read; the key where it says the same.
+        better: Which direction is good; None where neither is.
+        question: What it answers.
+        measure: What measures it, with others perhaps; None where it is derived from other figures.
+        derive: What makes it of the other figures, or None where one of them is missing.
+        about: Which part of a run it needs: secrets, concepts or text.
+        attack: The attack it belongs to; None where it is measured in any case.
+        ranked: Whether it looks at ranks, so that k decides it.
+        heading: Its heading in the table of a comparison; empty where it is left out there.
+        headline: Whether it stands at the top of a page.
+    """
+
+    key: str
+    label: str
+    better: Literal["higher", "lower"] | None
+    question: Question
+    measure: Callable[[EvaluationRun], None] | None = None
+    derive: Callable[[Summary], float | None] | None = None
+    about: Literal["secrets", "concepts", "text"] = "secrets"
+    attack: str | None = None
+    ranked: bool = False
+    heading: str = ""
+    headline: bool = False
+
+
+def _unlearning_score(summary: Summary) -> float | None:
+    if "specificity" not in summary:
+        return None
+    return unlearning_score(summary["efficacy"], summary["specificity"], summary.get("generality"))
+
+
+def _resistance_score(summary: Summary) -> float | None:
+    attacks = ("logit lens", "perturbation", "delta")
+    return harmonic(summary[name] for name in attacks) if set(attacks) <= summary.keys() else None
+
+
+_HIDDEN = {"better": "higher", "question": "hidden"}
+_COMES_OUT = {"better": "lower", "question": "comes out"}
+_DETAIL = {"better": None, "question": "detail"}
+_LAYERS = {"measure": measure_output, "ranked": True}
+_CONCEPT = {"better": "lower", "question": "comes out", "measure": measure_concepts, "about": "concepts"}
+_COST = {"question": "cost", "measure": measure_cost, "about": "text"}
+
+
+def _metric(key: str, *shared: Mapping[str, object], label: str = "", **fields: object) -> Metric:
+    merged = {name: value for part in shared for name, value in part.items()}
+    return Metric(key=key, label=label or key.replace("_", " "), **{**merged, **fields})  # type: ignore[arg-type]
+
+
+METRICS: tuple[Metric, ...] = (
+    _metric(
+        "unlearning_score",
+        label="Unlearning Score",
+        better="higher",
+        question="detail",
+        derive=_unlearning_score,
+        heading="score",
+        headline=True,
+    ),
+    _metric("efficacy", _HIDDEN, _LAYERS, heading="efficacy", headline=True),
+    _metric("generality", _HIDDEN, _LAYERS, heading="generality"),
+    _metric(
+        "specificity",
+        label="retained",
+        better="higher",
+        question="left",
+        measure=measure_retained,
+        heading="specificity",
+        headline=True,
+    ),
+    _metric("logit lens", _HIDDEN, _LAYERS, attack="logit lens"),
+    _metric("logit lens, layer", _DETAIL, measure=measure_output, attack="logit lens"),
+    _metric("perturbation", _HIDDEN, measure=measure_perturbed, attack="perturbation", ranked=True),
+    _metric("perturbation, layer", _DETAIL, measure=measure_perturbed, attack="perturbation"),
+    _metric("delta", _HIDDEN, _LAYERS, attack="delta"),
+    _metric(
+        "resistance_score",
+        _HIDDEN,
+        label="Resistance",
+        derive=_resistance_score,
+        ranked=True,
+        heading="Resistance",
+        headline=True,
+    ),
+    _metric("still generated", _COMES_OUT, measure=measure_recall, heading="still said", headline=True),
+    _metric("exact memorization", _COMES_OUT, measure=measure_recall),
+    _metric("extraction strength", _COMES_OUT, measure=measure_recall),
+    _metric("quantization, 8 bits", _HIDDEN, measure=measure_quantized, attack="quantization"),
+    _metric("quantization, 4 bits", _HIDDEN, measure=measure_quantized, attack="quantization"),
+    _metric("paraphrase", _COMES_OUT, measure=measure_paraphrased, attack="paraphrase", heading="reworded"),
+    _metric(
+        "specificity, paraphrased",
+        better="higher",
+        question="left",
+        measure=measure_paraphrased,
+        attack="paraphrase",
+    ),
+    _metric("in-context", _HIDDEN, measure=measure_in_context, attack="in-context"),
+    _metric("sampled", _COMES_OUT, measure=measure_sampled, attack="sampling"),
+    _metric("relearning", _HIDDEN, measure=measure_relearned, attack="relearning"),
+    _metric("concept", _CONCEPT),
+    _metric("concept, worst", _CONCEPT, label="concept, worst prompt", headline=True),
+    _metric("concept, other languages", _CONCEPT),
+    _metric("concept, facts (nats)", _CONCEPT, question="detail"),
+    _metric("kl_median", _COST, label="KL, median (nats)", better="lower", heading="KL median", headline=True),
+    _metric("kl_mean", _COST, label="KL, mean (nats)", better="lower", heading="KL mean"),
+    _metric("top1_agreement", _COST, label="same top token", better="higher", heading="top-1", headline=True),
+    _metric("perplexity_before", _COST, better=None),
+    _metric("perplexity_after", _COST, better="lower"),
+)
+# Every attack, in the order in which they are run; the last one trains.
+ATTACKS: tuple[str, ...] = tuple(dict.fromkeys(metric.attack for metric in METRICS if metric.attack is not None))
+
+
+def measurements(run: EvaluationRun) -> list[Callable[[EvaluationRun], None]]:
+    """Returns what has to be done for a run, each measurement once, in the order of the table."""
+    parts = {"secrets": bool(run.secrets), "concepts": bool(run.concepts), "text": run.text is not None}
+    wanted = (
+        metric.measure
+        for metric in METRICS
+        if metric.measure is not None
+        and parts[metric.about]
+        and (metric.attack is None or metric.attack in run.options.attacks)
+    )
+    return list(dict.fromkeys(wanted))
+
+
+def completed(summary: Summary) -> dict[str, float]:
+    """Returns a summary with what is derived from it, in the order of the table."""
+    figures = dict(summary)
+    for metric in METRICS:
+        value = metric.derive(figures) if metric.derive is not None else None
+        if value is not None:
+            figures[metric.key] = value
+    return {metric.key: figures[metric.key] for metric in METRICS if metric.key in figures}

@@ -1,0 +1,1 @@
+"""A causal language model as the methods see it: its modules by name, its matrices, its logit lens."""

@@ -1,0 +1,20 @@
+"""Models that carry an adapter of peft: the base model inside, whose weights are edited, with the adapter in place."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """Returns the model inside a `PeftModel`, with its adapters in place, or the model itself."""
+    inside = getattr(model, "get_base_model", None)
+    base = inside() if callable(inside) else model
+    assert isinstance(base, nn.Module)
+    return base
+
+
+def without_adapter(module: nn.Module) -> nn.Module:
+    """Returns the layer of the base model inside one that carries an adapter, or the layer itself."""
+    inner = getattr(module, "base_layer", module)
+    assert isinstance(inner, nn.Module)
+    return inner

@@ -1,0 +1,219 @@
+"""The logit lens: hidden space <-> logits, ranks, and the direction along which a token is demoted.
+
+With the head `W` (V x d) and the gain `g` of the final RMSNorm, lowering one logit of a projected vector and projecting
+it back with the pseudo-inverse moves the vector along one fixed direction, because
+`pinv(W) (W z - c e_t) = z - c (W^T W)^-1 W[t]`. One Cholesky factor of the d x d Gram matrix serves every token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .final_norm import NormGeometry, probe_norm
+from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection
+from .tensors import all_finite, row_slices
+
+# Vectors whose logits are held at once.
+_ROWS = 64
+# How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
+# last bit of float32, which differs between batches, would decide.
+_OVERSHOOT = 2.0**-16
+
+
+@dataclass(frozen=True)
+class Demotions:
+    """How to push tokens down, one row a token.
+
+    Attributes:
+        tokens: Their ids, shape (n,).
+        directions: `q`, what one unit of step takes off a vector of the residual space, shape (n, d), float32.
+        responses: `h`, what one unit of step takes off every logit (before the norm divides), shape (n, V), float32.
+    """
+
+    tokens: Int[Tensor, " n"]
+    directions: Float[Tensor, "n d"]
+    responses: Float[Tensor, "n vocabulary"]
+
+    def at(self, rows: Sequence[int]) -> Demotions:
+        """Returns some of the rows; one row may be asked for many times."""
+        if list(rows) == list(range(len(self.tokens))):
+            return self
+        index = torch.tensor(list(rows), device=self.tokens.device)
+        return Demotions(self.tokens[index], self.directions[index], self.responses[index])
+
+
+class LogitLens:
+    """The logit lens of one model: final norm and head, seen from the residual space."""
+
+    def __init__(self, head: nn.Module, head_name: str, norm: nn.Module, norm_name: str) -> None:
+        """Reads the norm's gain and the head; the Gram factor is made when first needed and lives with this object.
+
+        Args:
+            head: A module with a V x d weight.
+            head_name: Its name, for messages.
+            norm: The final norm.
+            norm_name: Its name, for messages.
+
+        Raises:
+            InputError: When head or norm are of a kind the exact step does not cover, or hold NaN or Inf.
+        """
+        weight = getattr(head, "weight", None)
+        if not isinstance(weight, Tensor) or weight.dim() != 2:
+            raise InputError(f'lm_head_module "{head_name}" is a {type(head).__name__} without a V x d weight matrix.')
+        if not all_finite(weight):
+            raise InputError(f'The head "{head_name}" holds NaN or Inf; load the model again before editing it.')
+        self.norm: NormGeometry = probe_norm(norm, norm_name)
+        if self.norm.gain.numel() != weight.shape[1]:
+            raise InputError(
+                f'lm_head_module "{head_name}" reads vectors of {weight.shape[1]}, but the final norm "{norm_name}" '
+                f"gives {self.norm.gain.numel()}; check both names."
+            )
+        self._weight = weight.detach()
+        self._offsets = self._fixed_logits(getattr(head, "bias", None))
+
+    @property
+    def size(self) -> int:
+        """V, the number of rows of the head."""
+        return self._weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        """d, the width of the residual space."""
+        return self._weight.shape[1]
+
+    def logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
+        """Reads vectors of the residual space through final norm and head, float32.
+
+        Where the norm only divides by a positive number (RMSNorm, no bias) that number is left out, which changes no
+        rank. Otherwise these are the full logits.
+        """
+        numerators = self._numerators(hidden)
+        if self._offsets is None:
+            return numerators
+        return numerators / self.scale(hidden.to(numerators.device))[:, None] + self._offsets
+
+    def full_logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
+        """The same with the norm's division in any case: what the model itself would say, for probabilities."""
+        logits = self.logits(hidden)
+        return logits if self.has_offsets else logits / self.scale(hidden.to(logits.device))[:, None]
+
+    def ranks(self, hidden: Float[Tensor, "n d"], tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Returns each target's logit-lens rank in its own vector; 0 is the most likely token."""
+        parts = []
+        for rows, row_tokens in zip(torch.split(hidden, _ROWS), torch.split(tokens, _ROWS), strict=True):
+            logits = self.logits(rows)
+            parts.append(ranks(logits, row_tokens.to(logits.device)))
+        return torch.cat(parts)
+
+    def demotions(self, tokens: Int[Tensor, " n"]) -> Demotions:
+        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back)."""
+        tokens = tokens.to(self._weight.device)
+        projected = torch.cholesky_solve(self._weight[tokens].double().T, self._gram_factor).T
+        gain = self.norm.gain.to(projected.device).double()
+        # A coordinate that the norm switches off cannot reach any logit, so there the inverse is zero.
+        directions = torch.where(gain == 0, 0.0, projected / torch.where(gain == 0, 1.0, gain)).float()
+        return Demotions(tokens=tokens, directions=directions, responses=self._numerators(directions))
+
+    def steps_to_rank(
+        self,
+        hidden: Float[Tensor, "n d"],
+        demotions: Demotions,
+        rank: int,
+        logits: Float[Tensor, "n vocabulary"] | None = None,
+    ) -> Float[Tensor, " n"]:
+        """Returns for each row the smallest step along its demotion direction that gives its token the rank for sure.
+
+        Args:
+            hidden: The vectors.
+            demotions: One row for each vector.
+            rank: The asked rank.
+            logits: What `logits(hidden)` gave, if known already.
+
+        Returns:
+            Steps in float64; infinity where no step reaches the rank.
+        """
+        if len(hidden) > _ROWS:
+            parts = []
+            for rows in torch.split(torch.arange(len(hidden)), _ROWS):
+                part = None if logits is None else logits[rows.to(logits.device)]
+                chosen = demotions.at(rows.tolist())
+                parts.append(self.steps_to_rank(hidden[rows.to(hidden.device)], chosen, rank, part))
+            return torch.cat(parts)
+        logits = self.logits(hidden) if logits is None else logits
+        if self._offsets is None:
+            steps = smallest_steps(logits, demotions.responses, demotions.tokens, rank)
+        else:
+            steps = self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
+        return steps * (1 + _OVERSHOOT)
+
+    def _steps_with_offsets(self, hidden: Tensor, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
+        """A norm that shifts as well as divides: logits are (line in s) / scale(s) + constant."""
+        numerators, responses = self._numerators(hidden).double(), demotions.responses.double()
+        offsets = self._offsets.double()  # type: ignore[union-attr]
+        vectors, directions = self._centred(hidden.double()), self._centred(demotions.directions.double())
+        squares = [
+            (a * b).mean(dim=-1) for a, b in ((vectors, vectors), (vectors, directions), (directions, directions))
+        ]
+        tokens = demotions.tokens
+
+        def ranks_at(steps: Tensor) -> Tensor:
+            variance = squares[0] - 2 * steps * squares[1] + steps**2 * squares[2]
+            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt()
+            return ranks((numerators - steps[:, None] * responses) / scale[:, None] + offsets, tokens)
+
+        typical = (squares[0] / squares[2].clamp_min(1e-30)).sqrt()
+        return smallest_steps_by_bisection(ranks_at, typical.clamp_min(1e-6), rank)
+
+    @property
+    def has_offsets(self) -> bool:
+        """Whether something is added to the logits whatever the vector, so that its length matters to ranks."""
+        return self._offsets is not None
+
+    def _centred(self, vectors: Tensor) -> Tensor:
+        return vectors - vectors.mean(dim=-1, keepdim=True) if self.norm.centres else vectors
+
+    def scale(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """Returns what the norm divides each vector by."""
+        return (self._centred(hidden.float()).square().mean(dim=-1) + self.norm.epsilon).sqrt()
+
+    def _numerators(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
+        scaled = self._centred(hidden.to(self._weight.device, torch.float32)) * self.norm.gain.to(self._weight.device)
+        return torch.cat([scaled @ part.float().T for part in row_slices(self._weight)], dim=-1)
+
+    def _fixed_logits(self, head_bias: Tensor | None) -> Float[Tensor, " vocabulary"] | None:
+        """What every vector gets whatever its direction: the norm's bias through the head, and the head's own."""
+        bias = self.norm.bias.to(self._weight.device)
+        if not bool(bias.any()) and (head_bias is None or not bool(head_bias.any())):
+            return None
+        fixed = torch.cat([part.float() @ bias for part in row_slices(self._weight)])
+        return fixed if head_bias is None else fixed + head_bias.detach().float().to(fixed.device)
+
+    @cached_property
+    @torch.no_grad()
+    def _gram_factor(self) -> Float[Tensor, "d d"]:
+        """The Cholesky factor of `W^T W` in float64.
+
+        It is kept here, for one call of a method, and nowhere else: a head changes in ways that leave no mark on the
+        module (through `.data`, or by another parameter in its place).
+        """
+        gram = torch.zeros(self.width, self.width, dtype=torch.float64, device=self._weight.device)
+        for part in row_slices(self._weight):
+            wide = part.double()
+            gram.addmm_(wide.T, wide)
+        mean = gram.diagonal().mean()
+        # A head with fewer independent rows than columns has no inverse; a ridge far below its scale stands in.
+        for ridge in (0.0, 1e-12, 1e-10, 1e-8):
+            raised = gram.clone()
+            raised.diagonal().add_(ridge * mean)
+            factor: Tensor
+            factor, failed = torch.linalg.cholesky_ex(raised)
+            if not failed:
+                return factor
+        raise InputError("The head's Gram matrix is singular; are its weights initialised?")

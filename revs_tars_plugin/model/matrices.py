@@ -1,0 +1,95 @@
+"""One feed-forward matrix of a layer, seen in one orientation whatever the class of the module that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ..errors import InputError
+from .adapters import without_adapter
+from .tensors import all_finite, check_editable
+
+
+@dataclass(frozen=True)
+class FeedForwardMatrix:
+    """One feed-forward matrix.
+
+    A *neuron* is a vector of the residual space: of FF2, which writes there, one column of its d x f matrix (a column
+    of a `Linear` weight, a row of a `Conv1D` weight); of FF1, which reads there, one row.
+
+    Attributes:
+        module: The module that holds the weight.
+        weight_name: The parameter's name in the model.
+        neuron_dim: The dimension of the weight that counts neurons.
+    """
+
+    module: nn.Module
+    weight_name: str
+    neuron_dim: int
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter itself, in the module's own orientation."""
+        weight: Tensor = self.module.weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def name(self) -> str:
+        """The module's name in the model."""
+        return self.weight_name.removesuffix(".weight")
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight stands as inputs x outputs, as `Conv1D` has it, and not the other way round."""
+        return isinstance(without_adapter(self.module), Conv1D)
+
+    @property
+    def width(self) -> int:
+        """f, the number of neurons."""
+        return self.weight.shape[self.neuron_dim]
+
+    @property
+    def rows(self) -> Float[Tensor, "f d"]:
+        """The weight with one neuron a row: a view, which shares the weight's memory."""
+        return self.weight.detach().movedim(self.neuron_dim, 0)
+
+    def neurons(self, indices: Tensor) -> Float[Tensor, "k d"]:
+        """Returns a copy of the chosen neurons, one a row, in the weight's dtype."""
+        return self.weight.detach().index_select(self.neuron_dim, indices).movedim(self.neuron_dim, 0).clone()
+
+
+def matrix_of(module: nn.Module, *, setting: str, name: str, width: int, writes: bool) -> FeedForwardMatrix:
+    """Returns a module's matrix, after looking at whether it can be edited exactly.
+
+    Args:
+        module: The module that the settings name.
+        setting: The setting that names it, for messages.
+        name: The module's name in the model.
+        width: d, the width of the residual space.
+        writes: Whether the matrix writes to the residual space (FF2) or reads from it.
+
+    Raises:
+        InputError: When the weight is missing, merged with an adapter, packed, on the meta device, of another shape, or
+            holds NaN or Inf.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        raise InputError(f'{setting} names "{name}", a {type(module).__name__} without a weight.')
+    check_editable(weight, f"{name}.weight")
+    if getattr(module, "merged", False):
+        raise InputError(
+            f'An adapter is merged into "{name}"; unmerge it first (unmerge_adapter), or edit the merged model by '
+            "itself (merge_and_unload)."
+        )
+    neuron_dim = int(isinstance(without_adapter(module), Conv1D) != writes)
+    if weight.dim() != 2 or weight.shape[1 - neuron_dim] != width:
+        raise InputError(
+            f'{setting} names "{name}" with a weight of shape {tuple(weight.shape)}; it must '
+            f"{'write into' if writes else 'read'} the residual space of width {width}."
+        )
+    if not all_finite(weight):
+        raise InputError(f'The weight "{name}.weight" holds NaN or Inf; load the model again before editing it.')
+    return FeedForwardMatrix(module=module, weight_name=f"{name}.weight", neuron_dim=neuron_dim)

@@ -1,0 +1,92 @@
+"""The names of a model's modules: from a method's settings, or found in the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import yaml
+from torch import nn
+
+from ..errors import InputError
+from ..hyperparams import packaged_hparams
+from .adapters import base_model
+
+
+@dataclass(frozen=True)
+class ModuleNames:
+    """Where a model's parts stand, under the host's keys; `{}` stands for the layer.
+
+    Attributes:
+        rewrite_module_tmp: FF2, the second feed-forward matrix.
+        layer_module_tmp: A decoder layer.
+        mlp_module_tmp: A layer's feed-forward block.
+        ln_f_module: The final norm.
+        lm_head_module: The head, or the embedding where the two are tied.
+        attn_module_tmp: A layer's attention; empty where nothing looks at it.
+    """
+
+    rewrite_module_tmp: str
+    layer_module_tmp: str
+    mlp_module_tmp: str
+    ln_f_module: str
+    lm_head_module: str
+    attn_module_tmp: str = ""
+
+    @classmethod
+    def of(cls, settings: Any) -> ModuleNames:
+        """Returns the names that settings hold: of one of our methods, of one of the host's, or the names themselves.
+
+        Raises:
+            InputError: When the settings name no modules.
+        """
+        if isinstance(settings, cls):
+            return settings
+        named = {item.name: getattr(settings, item.name, None) for item in fields(cls)}
+        named["attn_module_tmp"] = named["attn_module_tmp"] or ""
+        missing = [name for name, value in named.items() if not isinstance(value, str)]
+        if missing:
+            raise InputError(
+                f"{type(settings).__name__} has no {', '.join(missing)}; give the settings of a method that edits "
+                "weights."
+            )
+        # The host's FT names the parameter, its other methods the module.
+        named["rewrite_module_tmp"] = str(named["rewrite_module_tmp"]).removesuffix(".weight")
+        return cls(**named)  # type: ignore[arg-type]
+
+    @classmethod
+    def found_in(cls, model: nn.Module) -> ModuleNames:
+        """Returns the names of a model's modules: those of the first packaged YAML that it has, or GPT-NeoX's.
+
+        Raises:
+            InputError: When no packaged YAML fits.
+        """
+        inside = base_model(model)
+        present = {name for name, _ in inside.named_modules()}
+        paths = sorted(packaged_hparams("REVS").glob("*.yaml"))
+        packaged = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths)
+        keys = [item.name for item in fields(cls)]
+        for config in (*packaged, *_UNPACKAGED):
+            names = {key: config[key] for key in keys}
+            if all(name.format(0) in present for name in names.values()):
+                return cls(**names)
+        raise InputError(
+            f"No packaged settings have the names of this {type(inside).__name__}'s modules; name a YAML that says "
+            "them, made after one in hparams/REVS."
+        )
+
+    def to_dict(self) -> dict[str, str]:
+        """Returns the names by the host's keys."""
+        return asdict(self)
+
+
+# Names of families that the host has no YAML for.
+_GPT_NEOX = {
+    "rewrite_module_tmp": "gpt_neox.layers.{}.mlp.dense_4h_to_h",
+    "layer_module_tmp": "gpt_neox.layers.{}",
+    "mlp_module_tmp": "gpt_neox.layers.{}.mlp",
+    "attn_module_tmp": "gpt_neox.layers.{}.attention",
+    "ln_f_module": "gpt_neox.final_layer_norm",
+    "lm_head_module": "embed_out",
+}
+_UNPACKAGED = (_GPT_NEOX, {**_GPT_NEOX, "lm_head_module": "lm_head"})

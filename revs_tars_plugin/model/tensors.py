@@ -1,0 +1,56 @@
+"""What can be said of any weight: whether it can be edited, whether it is whole, and which bits it holds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+# Bytes of one slice in its float64 form: looking at all of a large weight at once would take twice its size.
+_MOST_BYTES = 2**26
+_EDITABLE_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def row_slices(weight: Tensor) -> Iterator[Tensor]:
+    """Yields a matrix, or vector, in slices of rows that stay small when they are widened to float64."""
+    per_row = 8 * max(weight[:1].numel(), 1)
+    yield from torch.split(weight, max(_MOST_BYTES // per_row, 1))
+
+
+def all_finite(weight: Tensor) -> bool:
+    """Returns whether a weight holds neither NaN nor Inf."""
+    return all(bool(part.isfinite().all()) for part in row_slices(weight))
+
+
+def fingerprint(weight: Tensor) -> str:
+    """Returns a digest of a tensor's dtype, shape and bits."""
+    digest = hashlib.blake2b(f"{weight.dtype}{tuple(weight.shape)}".encode(), digest_size=16)
+    digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    """Returns whether two tensors of one dtype are equal where 0.0 is not -0.0 and a NaN is equal to itself."""
+    return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
+
+
+def check_editable(weight: Tensor, name: str) -> None:
+    """Checks that a weight has values here, in a dtype that can be edited.
+
+    Raises:
+        InputError: When it is on the meta device, or quantized.
+    """
+    if weight.is_meta:
+        raise InputError(
+            f'The weight "{name}" is on the meta device: it has no values here. Load the checkpoint, and where a '
+            "device_map put layers on disk or CPU (offloading), load it without."
+        )
+    if weight.dtype not in _EDITABLE_DTYPES or type(weight.data) is not Tensor:
+        kind = type(weight).__name__ if type(weight) is not nn.Parameter else str(weight.dtype)
+        raise InputError(
+            f'The weight "{name}" is quantized ({kind}); edit the unquantized model, then quantize the result.'
+        )

@@ -1,0 +1,1 @@
+"""Second moments of what a model computes on ordinary text, and that text."""

@@ -1,0 +1,113 @@
+"""What must not change, gathered for `localization: covariance`: ordinary text, siblings, and texts to retain."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+from ..model.decoder import Decoder
+from ..moments.files import MomentFiles
+from ..moments.second_moments import ordinary_moments, temporary_moments
+from ..requests import Secret
+from .covariance import KeyGeometry, layer_schedule
+from .revs_hparams import REVSHyperParams
+from .targets import SecretsOfCall
+
+
+def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:
+    """Adds up the second moments of all that must not change, each as a mean over its positions times its weight.
+
+    Args:
+        decoder: The model.
+        call: The secrets, with their siblings and the settings.
+
+    Raises:
+        InputError: When a text cannot be read.
+    """
+    hparams = call.hparams
+    ordinary = ordinary_moments(decoder, call.tok, hparams)
+    siblings = [sibling.text for secret in call.secrets for sibling in call.siblings[secret.index]]
+    extra = []
+    for weight, texts in (
+        (hparams.sibling_weight, list(dict.fromkeys(siblings))),
+        (hparams.retain_weight, _retained(call.secrets, hparams)),
+    ):
+        if weight and texts:
+            sequences = sorted((call.tok(text)["input_ids"] for text in texts), key=len)
+            extra.append((weight, temporary_moments(decoder, sequences)))
+    ridges = layer_schedule(decoder.layers, decoder.n_layers, hparams.ridge_first_layer, hparams.ridge_last_layer)
+    damping = layer_schedule(decoder.layers, decoder.n_layers, hparams.damping_first_layer, hparams.damping_last_layer)
+    return KeyGeometry(LayerFactors(decoder, ordinary, extra, ridges), damping)
+
+
+class LayerFactors(Mapping[int, Tensor]):
+    """The Cholesky factor of each layer, made when it is first asked for and kept on disk: one of them is in memory."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        ordinary: MomentFiles,
+        extra: Sequence[tuple[float, MomentFiles]],
+        ridges: Mapping[int, float],
+    ) -> None:
+        """Remembers what is added up, each with its weight, and the ridge as a share of the ordinary text's mean."""
+        self._decoder, self._ordinary, self._extra, self._ridges = decoder, ordinary, extra, ridges
+        self._folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
+
+    def __getitem__(self, layer: int) -> Float[Tensor, "f f"]:
+        """Returns one layer's lower factor, float32, where the layer's weight is."""
+        device = self._decoder.ff2[layer].weight.device
+        path = Path(self._folder.name) / f"{layer}.npy"
+        if path.is_file():
+            return torch.from_numpy(np.load(path)).to(device)
+        # In place throughout: for a wide model each copy of it would be half a gigabyte.
+        width = self._decoder.ff2[layer].width
+        moment = torch.zeros(width, width, device=device)
+        self._ordinary.add_mean(layer, moment)
+        ridge = self._ridges[layer] * float(moment.diagonal().mean())
+        for weight, files in self._extra:
+            files.add_mean(layer, moment, weight)
+        # A direction that no text ever uses would make the matrix singular.
+        moment.diagonal().add_(max(ridge, 1e-10))
+        factor = _cholesky_in_place(moment)
+        if factor is None:
+            raise InputError(
+                f"The second moments of layer {layer} have no factor in float32; raise ridge_first_layer and "
+                "ridge_last_layer."
+            )
+        np.save(path, factor.cpu().numpy())
+        return factor
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterates over the layers."""
+        return iter(self._ordinary)
+
+    def __len__(self) -> int:
+        """Returns the number of layers."""
+        return len(self._ordinary)
+
+
+def _cholesky_in_place(matrix: Float[Tensor, "f f"]) -> Float[Tensor, "f f"] | None:
+    """Returns the lower factor of a symmetric matrix in that one's own memory; None where there is none."""
+    columns = matrix.mT  # the same matrix in the order that LAPACK writes
+    failed = torch.zeros((), dtype=torch.int32, device=matrix.device)
+    torch.linalg.cholesky_ex(columns, out=(columns, failed))
+    return None if bool(failed) else columns
+
+
+def _retained(secrets: Sequence[Secret], hparams: REVSHyperParams) -> list[str]:
+    texts = [text for secret in secrets for text in secret.retain]
+    if hparams.retain_texts:
+        try:
+            lines = Path(hparams.retain_texts).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f'retain_texts names "{hparams.retain_texts}", which cannot be read: {error}.') from error
+        texts += [line.strip() for line in lines if line.strip()]
+    return list(dict.fromkeys(texts))

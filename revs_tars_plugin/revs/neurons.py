@@ -1,0 +1,97 @@
+"""`localization: neurons`: one target after another, all layers of it within one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..edits.trial import TrialEdits
+from ..model.decoder import Decoder, LayerState
+from .neuron_selection import activation_gradients, select_neurons
+from .neuron_steps import ActiveNeurons, Solver, exact_steps, iterative_steps, needed_step, steps_of_neurons
+from .outcomes import EditedParts
+from .revs_hparams import RankMargins, REVSHyperParams
+from .targets import RankGoal
+
+_SOLVERS: dict[str, Solver] = {"exact": exact_steps, "iterative": iterative_steps}
+
+
+@dataclass(frozen=True)
+class NeuronLocalization:
+    """Writes a demotion into single neurons of FF2, as published (REVS, algorithm 1).
+
+    Attributes:
+        decoder: The model.
+        margins: The asked ranks.
+        hparams: Which neurons, and how they are solved for.
+        generator: For `neuron_score: random`.
+        trial: Where the edits are written.
+    """
+
+    decoder: Decoder
+    margins: RankMargins
+    hparams: REVSHyperParams
+    generator: torch.Generator
+    trial: TrialEdits
+
+    @property
+    def together(self) -> int:
+        """How many targets are solved together: each sees the edits of those before it."""
+        return 1
+
+    @property
+    def passes(self) -> int:
+        """How many passes one target takes."""
+        return 1
+
+    def demote(self, goals: Sequence[RankGoal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
+        """Edits the neurons of all layers, goal by goal, each in the goal's own context; see `Localization`."""
+        return [self._demote(goal, advance) for goal in goals]
+
+    def _demote(self, goal: RankGoal, advance: Callable[[], object]) -> EditedParts:
+        """Takes the layers from the first to the last, with the edits of earlier ones in place."""
+        context, lens = goal.contexts[0], self.decoder.lens
+        margins = replace(self.margins, residual_bottom_rank=goal.rank)
+        demotion = lens.demotions(torch.tensor([goal.token]))
+        gradients = {}
+        if self.hparams.neuron_score == "gradient":
+            gradients = activation_gradients(self.decoder, context, goal.token)
+        edited: list[int] = []
+
+        def visit(layer: int, state: LayerState) -> Tensor | None:
+            advance()
+            needed = needed_step(lens, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins)
+            if needed == 0.0:
+                return None
+            ff2, activation = self.decoder.ff2[layer], state.ff2_input[0, -1]
+            indices = select_neurons(
+                ff2,
+                activation,
+                lens,
+                demotion,
+                self.hparams,
+                gradient=gradients.get(layer),
+                generator=self.generator,
+            )
+            chosen = steps_of_neurons(
+                lens,
+                demotion,
+                ActiveNeurons(indices, ff2.neurons(indices), activation[indices]),
+                margins,
+                needed=needed,
+                solver=_SOLVERS[self.hparams.solver],
+            )
+            if chosen is None:
+                return None
+            old = ff2.neurons(chosen.indices)
+            new = (old.float() - chosen.steps[:, None] * demotion.directions.to(old.device)).to(old.dtype)
+            self.trial.write_neurons(ff2, chosen.indices, new)
+            edited.append(len(chosen.indices))
+            # What the cast neurons add to the layer's output, at every position.
+            return state.ff2_input[..., chosen.indices].float() @ (new.float() - old.float())
+
+        self.decoder.forward_through_layers([context], visit)
+        return EditedParts(layers=len(edited), neurons=sum(edited))

@@ -1,0 +1,73 @@
+"""What became of each concept, measured on the model itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from ..edits.edit_set import EditSet
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ConceptOutcome:
+    """What became of one concept.
+
+    Attributes:
+        name: The concept.
+        requests: Positions of its requests in the call.
+        known: Whether the model gave the name before, on any prompt, with `min_probability` or more.
+        before: The name's probability after each of its prompts before the edit.
+        after: The same with all edits of the call up to this one in place, this one's included.
+        goal: The probability it had to fall below.
+        reversed: How many vectors were reversed; 0 where the concept was unknown or rolled back.
+        edits: What was changed for this concept alone; it can be undone by itself.
+        seconds: Time spent on it.
+    """
+
+    name: str
+    requests: tuple[int, ...]
+    known: bool
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+    goal: float
+    reversed: int
+    edits: EditSet
+    seconds: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether the name is below the goal on every prompt."""
+        return max(self.after) < self.goal
+
+    def row(self) -> dict[str, Any]:
+        """Returns its line of a table; the name in it is masked by whoever shows it."""
+        return {
+            "concept": self.name,
+            "prompts": len(self.requests),
+            "known": self.known,
+            "probability before": max(self.before),
+            "probability after": max(self.after),
+            "vectors reversed": self.reversed,
+            "reached": self.reached,
+        }
+
+
+def report(outcome: ConceptOutcome) -> None:
+    """Logs where a concept was unknown, or its goal was missed."""
+    if not outcome.known:
+        LOG.warning(
+            'TARS: the model does not know "%s" (probability %.3g on its prompts); nothing was changed for it.',
+            outcome.name,
+            max(outcome.before),
+        )
+    elif not outcome.reached:
+        LOG.warning(
+            'TARS: "%s" ended at probability %.3g instead of %.3g; %s. Raise n_edits or reversal_scale.',
+            outcome.name,
+            max(outcome.after),
+            outcome.goal,
+            f"its {outcome.reversed} reversals were kept" if outcome.reversed else "its reversals were rolled back",
+        )

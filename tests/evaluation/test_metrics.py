@@ -1,0 +1,46 @@
+"""The table of metrics is what an evaluation gives, no more and no less, and each row knows its direction."""
+
+import pytest
+from helpers import tiny_settings
+
+from revs_tars_plugin.data import ConceptRecord, SecretRecord
+from revs_tars_plugin.evaluation import ATTACKS, METRICS, OrdinaryText, evaluate_unlearning
+from revs_tars_plugin.evaluation.metrics import completed
+
+
+@pytest.fixture
+def everything(model, tok):
+    """A report with all that can be measured."""
+    names = tiny_settings(attn_module_tmp="model.layers.{}.self_attn")
+    secrets = [SecretRecord("w1 w2 w3", "w7 w8", None, "w3 w2"), SecretRecord("w50 w60", "w9", None, "w60")]
+    retain = [SecretRecord("w11 w12", "w13", None, "w12"), SecretRecord("w14 w15", "w16")]
+    concepts = [ConceptRecord("w20", ("w1 w2",), ("w2 w1",), (("w20 w1", "w2"),), ("w5 w6",))]
+    text = OrdinaryText.of(model, tok, ["w5 w6 w7 w8 w9"])
+    return evaluate_unlearning(
+        model, tok, secrets, names=names, retain=retain, concepts=concepts, reference=text, k=20, attacks=ATTACKS
+    )
+
+
+def test_every_figure_is_a_row_of_the_table_and_every_row_is_measured(everything):
+    assert list(everything.summary) == [metric.key for metric in METRICS]
+    for row in (*everything.rows, *everything.concepts):
+        assert set(row) <= {metric.key for metric in METRICS}
+
+
+def test_keys_labels_and_headings_are_told_apart():
+    for names in ([m.key for m in METRICS], [m.label for m in METRICS], [m.heading for m in METRICS if m.heading]):
+        assert len(set(names)) == len(names)
+
+
+def test_every_metric_is_measured_or_derived_and_scores_say_which_way_is_good():
+    for metric in METRICS:
+        assert (metric.measure is None) is not (metric.derive is None), metric.key
+        if metric.question in ("hidden", "comes out", "left"):
+            assert metric.better == ("lower" if metric.question == "comes out" else "higher"), metric.key
+
+
+def test_the_attack_that_trains_is_the_last_one():
+    """By default all but that one are run; the first three make up the paper's Resistance Score."""
+    assert ATTACKS[-1] == "relearning"
+    assert completed(dict.fromkeys(ATTACKS[:3], 0.5))["resistance_score"] == pytest.approx(0.5)
+    assert "resistance_score" not in completed(dict.fromkeys(ATTACKS[:2], 0.5))

@@ -1,0 +1,128 @@
+"""Every family is edited exactly, kept and exported, or refused before anything changes."""
+
+import pytest
+import torch
+from architectures import EDITABLE, FAMILIES, REFUSED, logits_after, request_for, settings_of
+from helpers import assert_same_bits, snapshot, tiny_settings
+from peft import PeftModel
+
+from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
+from revs_tars_plugin.model.decoder import Decoder
+from revs_tars_plugin.requests import read_requests
+
+IDS = torch.tensor([[1, 2, 3, 9, 4]])
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def check_round_trips(family, edits, tmp_path):
+    """Undone to the bit, the same from a file, and the same logits as an adapter."""
+    model = family.make()
+    before = snapshot(model)
+    base = logits(model)
+    edits.apply(model)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert changed <= {edit.name for edit in edits.edits}
+    edited, weights = logits(model), snapshot(model)
+    edits.undo(model)
+    assert_same_bits(model, before)
+    edits.save(tmp_path / "edit.safetensors")
+    loaded = EditSet.load(tmp_path / "edit.safetensors")
+    loaded.apply(model)
+    assert_same_bits(model, weights)
+    loaded.undo(model)
+    assert_same_bits(model, before)
+    edits.to_peft(tmp_path / "adapter")
+    wrapped = PeftModel.from_pretrained(model, tmp_path / "adapter")
+    scale = float(edited.abs().max())
+    torch.testing.assert_close(logits(wrapped), edited, atol=1e-4 * max(1.0, scale), rtol=0)
+    with wrapped.disable_adapter():
+        assert torch.equal(logits(wrapped), base)
+
+
+@pytest.mark.parametrize("localization", ["neurons", "covariance"])
+@pytest.mark.parametrize("name", EDITABLE)
+def test_revs_reaches_the_rank_in_the_model_itself(name, localization, tok, tmp_path):
+    family = FAMILIES[name]
+    model = family.make()
+    before = snapshot(model)
+    request = request_for(model, tok)
+    hparams = settings_of(family, "REVS", tmp_path, localization=localization)
+    edits = execute_revs(model, tok, [request], hparams)
+    assert_same_bits(model, before)
+    (outcome,) = edits.outcomes
+    assert outcome.rank_before == 0
+    assert outcome.reached
+    edits.apply(model)
+    (secret,) = read_requests([request], tok)
+    with torch.no_grad():
+        found = model(torch.tensor([secret.context(0)])).logits[0, -1]
+    assert int((found > found[secret.target_ids[0]]).sum()) >= 40
+    layers = {family.names["rewrite_module_tmp"].format(layer) + ".weight" for layer in range(3)}
+    assert {edit.name for edit in edits.edits} <= layers
+    edits.undo(model)
+    check_round_trips(family, edits, tmp_path)
+
+
+@pytest.mark.parametrize("refine", ["whitened", "noise"])
+@pytest.mark.parametrize("name", EDITABLE)
+def test_tars_lowers_the_concept(name, refine, tok, tmp_path):
+    family = FAMILIES[name]
+    model = family.make()
+    before = snapshot(model)
+    request = request_for(model, tok)
+    changes = {"matrices": ["down"]} if name == "phi3" else {}
+    hparams = settings_of(
+        family,
+        "TARS",
+        tmp_path,
+        refine=refine,
+        targeting_probability=0.35,
+        rounds=100,
+        noise_scale=0.8,
+        min_probability=0.001,
+        goal_probability=0.0005,
+        **changes,
+    )
+    edits = execute_tars(model, tok, [request], hparams)
+    assert_same_bits(model, before)
+    (outcome,) = edits.outcomes
+    assert outcome.known
+    assert max(outcome.after) < 0.7 * max(outcome.before)
+    check_round_trips(family, edits, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["REVS", "TARS"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_edited_exactly_is_refused(name, method, tok, tmp_path):
+    family = FAMILIES[name]
+    model = family.make()
+    before = snapshot(model)
+    execute = execute_revs if method == "REVS" else execute_tars
+    with pytest.raises(InputError, match=family.refused):
+        execute(model, tok, [request_for(model, tok)], settings_of(family, method, tmp_path))
+    assert_same_bits(model, before)
+
+
+def test_a_fused_gate_and_up_matrix_is_refused(tok, tmp_path):
+    family = FAMILIES["phi3"]
+    model = family.make()
+    with pytest.raises(InputError, match="it holds more than the up matrix; leave up out of matrices"):
+        execute_tars(model, tok, [request_for(model, tok)], settings_of(family, "TARS", tmp_path))
+
+
+@pytest.mark.parametrize("name", EDITABLE)
+def test_the_lens_at_the_last_layer_is_the_model(name, tok):
+    """Final norm and head are read as the model itself uses them, whatever its kind."""
+    family = FAMILIES[name]
+    model = family.make()
+    decoder = Decoder.of(model, tiny_settings(**family.names))
+    states = []
+    decoder.forward_through_layers([[1, 2, 3]], lambda _layer, state: states.append(state.residual[0, -1]))
+    expected = logits_after(model, [1, 2, 3])
+    found = decoder.lens.full_logits(states[-1][None].float())[0]
+    torch.testing.assert_close(found.argsort()[-20:], expected.argsort()[-20:])

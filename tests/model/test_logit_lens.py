@@ -1,0 +1,146 @@
+"""The demotion direction against the published recipe: project, lower one logit, project back with a pseudo-inverse."""
+
+import pytest
+import torch
+from helpers import LLAMA_NAMES
+from torch import nn
+
+from revs_tars_plugin.errors import InputError
+from revs_tars_plugin.model.logit_lens import LogitLens
+
+
+def lens_of(model):
+    names = LLAMA_NAMES["lm_head_module"], LLAMA_NAMES["ln_f_module"]
+    return LogitLens(model.lm_head, names[0], model.model.norm, names[1])
+
+
+def published_edit(vector, head, gain, token, lowered_by):
+    """One edit as the paper does it, in float64: to logits, change one, back through pseudo-inverse and norm."""
+    logits = head @ (gain * vector)
+    logits[token] -= lowered_by
+    return (torch.linalg.pinv(head) @ logits) / gain
+
+
+def test_the_direction_is_what_projecting_back_does(model):
+    lens = lens_of(model)
+    head, gain = model.lm_head.weight.detach().double(), model.model.norm.weight.detach().double()
+    vector = torch.randn(32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    demotion = lens.demotions(torch.tensor([7]))
+    for lowered_by in (0.3, 12.0):
+        expected = published_edit(vector, head, gain, 7, lowered_by)
+        torch.testing.assert_close(
+            vector - lowered_by * demotion.directions[0].double(), expected, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_the_exact_step_agrees_with_a_slow_search_of_the_published_edit(model):
+    lens = lens_of(model)
+    head, gain = model.lm_head.weight.detach().double(), model.model.norm.weight.detach().double()
+    vectors = torch.randn(4, 32, generator=torch.Generator().manual_seed(2))
+    for token, rank in ((3, 20), (150, 120)):
+
+        def rank_of(vector, lowered_by, token=token):
+            logits = head @ (gain * published_edit(vector.double(), head, gain, token, lowered_by))
+            return int((logits > logits[token]).sum())
+
+        steps = lens.steps_to_rank(vectors, lens.demotions(torch.full((4,), token)), rank)
+        for vector, step in zip(vectors, steps.tolist(), strict=True):
+            if rank_of(vector, 0.0) >= rank:
+                assert step == 0
+                continue
+            low, high = 0.0, 1e4
+            for _ in range(80):
+                middle = (low + high) / 2
+                low, high = (low, middle) if rank_of(vector, middle) >= rank else (middle, high)
+            assert step == pytest.approx(high, rel=1e-4)
+
+
+def test_ranks_are_those_of_the_model_itself(model, tok):
+    lens = lens_of(model)
+    ids = tok("w1 w2 w3", return_tensors="pt").input_ids
+    with torch.no_grad():
+        hidden = []
+        handle = model.model.layers[-1].register_forward_hook(
+            lambda _m, _a, out: hidden.append(out[0] if isinstance(out, tuple) else out)
+        )
+        logits = model(ids).logits[0, -1]
+        handle.remove()
+    for token in (0, 5, 77):
+        assert int(lens.ranks(hidden[0][0, -1:], torch.tensor([token]))) == int((logits > logits[token]).sum())
+
+
+def through_data(head):
+    head.weight.data.mul_(2.0)
+
+
+def another_parameter(head):
+    """In the old one's memory, as an allocator may well put it there."""
+    memory = head.weight.data
+    doubled = memory * 2.0
+    head.weight = nn.Parameter(memory.copy_(doubled))
+
+
+@pytest.mark.parametrize("change", [through_data, another_parameter])
+def test_a_head_that_changed_has_its_own_directions(model, change):
+    """Neither change leaves a mark on the tensor by which something kept from before could be told to be stale."""
+    five = torch.tensor([5])
+    before = lens_of(model).demotions(five).directions
+    assert not [name for name in vars(model.lm_head) if "gram" in name]
+    change(model.lm_head)
+    after = lens_of(model).demotions(five).directions
+    torch.testing.assert_close(after, before / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_fewer_tokens_than_dimensions_still_has_a_direction():
+    norm = nn.RMSNorm(32)
+    lens = LogitLens(nn.Linear(32, 20, bias=False), "lm_head", norm, "norm")
+    response = lens.demotions(torch.tensor([3])).responses[0]
+    assert response[3] == pytest.approx(1.0, abs=1e-3)
+    assert response[torch.arange(20) != 3].abs().max() < 1e-3
+
+
+def filled(module, generator):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+@pytest.mark.parametrize("norm_class", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("rank", [5, 30])
+def test_layer_norm_and_biases_against_a_slow_search_in_float64(norm_class, rank):
+    """GPT-2 and GPT-J: the norm centres, shifts, and the head may have a bias, so the logits are no straight lines."""
+    generator = torch.Generator().manual_seed(4)
+    head, norm = filled(nn.Linear(32, 60), generator), filled(norm_class(32), generator)
+    lens = LogitLens(head, "lm_head", norm, "norm")
+    assert lens.has_offsets
+    vectors, tokens = torch.randn(6, 32, generator=generator), torch.arange(6) * 7
+    exact_head, exact_norm = head.double(), norm.double()
+
+    def slow_rank(vector, token):
+        logits = exact_head(exact_norm(vector)).detach()
+        return int((logits > logits[token]).sum())
+
+    demotions = lens.demotions(tokens)
+    steps = lens.steps_to_rank(vectors, demotions, rank)
+    for row in range(6):
+        vector, direction = vectors[row].double(), demotions.directions[row].double()
+        assert int(lens.ranks(vectors, tokens)[row]) == slow_rank(vector, tokens[row])
+        step = float(steps[row])
+        if step == float("inf"):
+            assert max(slow_rank(vector - s * direction, tokens[row]) for s in torch.logspace(-2, 4, 200)) < rank
+        elif step > 0:
+            assert slow_rank(vector - step * (1 + 1e-4) * direction, tokens[row]) >= rank
+            assert slow_rank(vector - step * (1 - 1e-4) * direction, tokens[row]) < rank
+
+
+@pytest.mark.parametrize(
+    ("head", "norm", "message"),
+    [
+        (nn.Linear(16, 50, bias=False), nn.RMSNorm(32), "check both names"),
+        (nn.Identity(), nn.RMSNorm(32), "without a V x d weight"),
+    ],
+)
+def test_heads_and_norms_that_are_not_covered_are_refused(head, norm, message):
+    with pytest.raises(InputError, match=message):
+        LogitLens(head, "lm_head", norm, "norm")

@@ -1,0 +1,43 @@
+"""The generated documents are what the code says now, and the README names what there is."""
+
+import re
+import runpy
+from pathlib import Path
+
+import yaml
+
+from revs_tars_plugin.hyperparams import packaged_hparams
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_settings_reference_is_up_to_date():
+    made = runpy.run_path(str(ROOT / "docs" / "make" / "hparams.py"))["reference"]()
+    assert (ROOT / "docs" / "reference" / "hparams.md").read_text(encoding="utf-8") == made, "run make docs"
+
+
+def test_every_key_of_every_yaml_is_in_the_reference():
+    documented = set(
+        re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "hparams.md").read_text(), flags=re.M)
+    )
+    for algorithm in ("REVS", "TARS", "FT-L-delete", "MEMIT-delete"):
+        for path in packaged_hparams(algorithm).glob("*.yaml"):
+            assert set(yaml.safe_load(path.read_text())) <= documented
+
+
+def test_every_command_has_its_page():
+    from revs_tars_plugin.cli.app import app
+
+    page = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    names = [command.name or command.callback.__name__ for command in app.registered_commands]
+    for name in (*names, *(group.name for group in app.registered_groups)):
+        assert f"## `revs-tars {name}`" in page, "run make docs"
+
+
+def test_links_and_commands_of_the_documents_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+            assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
+        for script in re.findall(r"python ((?:benchmarks|examples|docs)/[\w/]+\.py)", text):
+            assert (ROOT / script).is_file(), (page.name, script)

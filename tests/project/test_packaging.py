@@ -1,0 +1,30 @@
+"""What is shipped: the wheel carries the YAMLs, the report's page and the command."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_wheel_carries_what_is_no_module(tmp_path):
+    """Built offline with the environment's own setuptools, from a copy, so that no build folder is left behind."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("revs_tars_plugin", "hparams"):
+        shutil.copytree(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--quiet", "--wheel-dir", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    yamls = {f"revs_tars_plugin/{path.relative_to(ROOT)}" for path in (ROOT / "hparams").rglob("*.yaml")}
+    assert yamls
+    assert yamls <= names
+    assert {"revs_tars_plugin/report/page.html.jinja", "revs_tars_plugin/data/concepts.yaml"} <= names
+    assert not any(name.startswith(("tests", "hparams/")) for name in names)
+    (entry,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert "revs-tars = revs_tars_plugin.cli:main" in zipfile.ZipFile(wheel).read(entry).decode()
