@@ -115,7 +115,7 @@ def timed(
 ) -> dict[str, Any]:
     """Times one edit and its floor. The ordinary text's second moment is computed once a model, and not timed."""
     decoder = Decoder.of(model, hparams)
-    execute_revs(model, tok, requests[:1], hparams)  # computes it, and the Gram factor
+    execute_revs(model, tok, requests[:1], hparams)  # computes it, and, as every call does, the head's Gram factor
     with peak_memory() as peak:
         seconds, edits = clock(lambda: execute_revs(model, tok, requests, hparams))
     secrets = read_requests(requests, tok)

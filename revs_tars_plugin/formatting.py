@@ -70,7 +70,11 @@ def terminal_table(
     for index, heading in enumerate(headings):
         at_left = not index or heading in left
         table.add_column(
-            heading, justify="left" if at_left else "right", overflow="fold", no_wrap=unbroken and not at_left
+            heading,
+            justify="left" if at_left else "right",
+            overflow="fold",
+            # A first column without a heading holds names.
+            no_wrap=not heading or (unbroken and not at_left),
         )
     for row in rows:
         table.add_row(*map(Text, row))

@@ -1,4 +1,4 @@
-"""What the hyper-parameters of both methods share: the host's keys, and loading them from YAML with clear errors."""
+"""What the hyper-parameters of all methods share: the host's keys, and loading them from YAML with clear errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UnlearnHyperParams:
         mlp_module_tmp: Name of a layer's feed-forward block, with `{}`.
         ln_f_module: Name of the final norm.
         lm_head_module: Name of the head, or of the embedding where the two are tied.
-        attn_module_tmp: Name of a layer's attention; the host's YAMLs carry it, neither method needs it.
+        attn_module_tmp: Name of a layer's attention; the host's YAMLs carry it, and the delta attack reads it.
         device: Where the host puts the model. The methods themselves follow the weights.
         layers: The layers to edit; empty means all.
         batch_size: Requests per call of the host's `batch_edit`; the host wants 1 for `edit`.
@@ -83,9 +83,7 @@ class UnlearnHyperParams:
         if not self.model_name:
             raise InputError("model_name is empty; name a checkpoint folder or a hub model.")
         self.model_name = str(Path(self.model_name).expanduser()) if self.model_name[0] == "~" else self.model_name
-        for name in ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp"):
-            if getattr(self, name).count("{}") != 1:
-                raise InputError(f'{name} is "{getattr(self, name)}"; it needs one "{{}}" where the layer number goes.')
+        check_templates(self)
         for name in ("batch_size", "max_length", "mom2_n_samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
@@ -142,6 +140,21 @@ class UnlearnHyperParams:
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings as a dictionary."""
         return asdict(self)
+
+
+def check_templates(settings: Any) -> None:
+    """Checks the names of modules that stand in every layer.
+
+    Args:
+        settings: Settings, or whatever else has their fields.
+
+    Raises:
+        InputError: Naming the first that has not one `{}` for the layer.
+    """
+    for name in ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp"):
+        value = getattr(settings, name)
+        if value.count("{}") != 1:
+            raise InputError(f'{name} is "{value}"; it needs one "{{}}" where the layer number goes.')
 
 
 def packaged_hparams(algorithm: str) -> Path:

@@ -13,7 +13,7 @@ from .errors import InputError
 _NO_GROUND_TRUTH = "<|endoftext|>"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Secret:
     """A prompt and the text that the model must no longer continue it with.
 
@@ -156,7 +156,16 @@ def _read(
             f"{context_length}; shorten the prompt."
         )
     siblings, retain = (_texts(index, request, key) for key in ("sibling_prompts", "retain_texts"))
-    return Secret(index, prompt, target, subject, prompt_ids, target_ids, siblings, retain)
+    return Secret(
+        index=index,
+        prompt=prompt,
+        target=target,
+        subject=subject,
+        prompt_ids=prompt_ids,
+        target_ids=target_ids,
+        siblings=siblings,
+        retain=retain,
+    )
 
 
 def _texts(index: int, request: Mapping[str, Any], key: str) -> tuple[str, ...]:

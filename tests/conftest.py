@@ -1,20 +1,21 @@
 """Fixtures: tiny models built from a config for the properties, SmolLM2 through the host for the real thing."""
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
 
 # Shapes written in signatures are checked while the tests run, and only then; settings and requests check themselves.
-# (Not `moments`: beartype takes a tqdm bar for something asynchronous.)
+# (Not in `moments`: beartype takes a tqdm bar for something asynchronous.)
+PACKAGE = Path(__file__).parents[1] / "revs_tars_plugin"
 _SHAPED = [
-    *["model.final_norm", "model.rank_steps", "model.logit_lens", "model.decoder", "model.forward", "model.tensors"],
-    *["edits", "evaluation"],
-    *["revs.covariance", "revs.neuron_selection", "revs.neuron_steps", "revs.neurons"],
-    *["tars.affinity", "tars.concept_vector", "tars.reversal", "tars.targeting_vector"],
+    ".".join(("revs_tars_plugin", *file.relative_to(PACKAGE).with_suffix("").parts))
+    for file in sorted(PACKAGE.rglob("*.py"))
+    if "from jaxtyping import" in file.read_text(encoding="utf-8") and file.parent.name != "moments"
 ]
-install_import_hook([f"revs_tars_plugin.{name}" for name in _SHAPED], "beartype.beartype")
+install_import_hook(_SHAPED, "beartype.beartype")
 
 import pytest
 import torch

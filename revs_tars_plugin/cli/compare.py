@@ -136,11 +136,12 @@ class _Comparison:
         warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
         from ..data.memorised import memorised_demo
         from ..host import load_host
-        from ..host.comparison import COMPARED
         from ..host.comparison import compare as side_by_side
+        from ..host.editors import EDITORS
         from ..report.results import result
         from .loading import load_model, ordinary_chunks
 
+        host = load_host()  # first of all: where it is missing nobody waits for a model to learn
         requested, model, stats_dir = self.requested, self.model, None
         if model == "demo":
             folder, forget, retain = memorised_demo(self._learned)
@@ -148,14 +149,16 @@ class _Comparison:
             stats_dir = folder.parent / "stats"
             model = str(folder)
         assert requested is not None
-        loaded = load_model(model, "cpu", "auto", progress=self.progress)
-        chunks = ordinary_chunks(loaded, self.text, self.seed, progress=self.progress)
+        # The host loads the model again, so this one must not stay.
+        chunks = ordinary_chunks(
+            load_model(model, "cpu", "auto", progress=self.progress), self.text, self.seed, progress=self.progress
+        )
         rows = side_by_side(
             model,
             requested.forget,
             retain=requested.retain,
             corpus=chunks,
-            methods=self.methods or COMPARED,
+            methods=self.methods or tuple(EDITORS),
             settings=self.settings,
             replacement=self.replacement,
             stats_dir=stats_dir,
@@ -167,7 +170,7 @@ class _Comparison:
         )
         content = {
             "model": Path(model).name,
-            "host": load_host().generation,
+            "host": host.generation,
             "k": self.k,
             "forgotten": len(requested.forget),
             "retained": len(requested.retain),

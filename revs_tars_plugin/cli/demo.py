@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..edits.edit_set import EditSet
+    from ..revs.outcomes import TargetOutcome
+    from ..tars.outcomes import ConceptOutcome
 
 FACTS = (
     ("The theory of relativity was developed by Albert", "Einstein"),
@@ -88,14 +90,13 @@ def show_demo(*, as_json: bool = False) -> None:
         _table(f"Removed: {CONCEPT}", rows["concept"]),
         _table("Unrelated", rows["unrelated"]),
     )
-    slowest = max(outcome.seconds for outcome in demo.facts.outcomes)
-    mean = sum(outcome.seconds for outcome in demo.facts.outcomes) / len(demo.facts.outcomes)
-    (removed,) = demo.concept.outcomes
+    slowest = max(target.seconds for target in demo.targets)
+    mean = sum(target.seconds for target in demo.targets) / len(demo.targets)
     print(  # noqa: T201
         f"REVS: {mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {demo.seconds['REVS']:.1f} s "
         "for the call with the host's evaluation.\n"
-        f"TARS: {removed.seconds:.1f} s for {removed.reversed} reversed vectors; {demo.seconds['TARS']:.1f} s for the "
-        "call, which reads ordinary text once a model.\n"
+        f"TARS: {demo.removed.seconds:.1f} s for {demo.removed.reversed} reversed vectors; "
+        f"{demo.seconds['TARS']:.1f} s for the call, which reads ordinary text once a model.\n"
         f"{demo.facts.n_changed:,} and {demo.concept.n_changed:,} of {demo.weights:,} weights changed."
     )
 
@@ -111,6 +112,8 @@ class _Demo:
     after: _Picture
     facts: EditSet
     concept: EditSet
+    targets: Sequence[TargetOutcome]
+    removed: ConceptOutcome
     metrics: Sequence[Mapping[str, Any]]
     seconds: Mapping[str, float]
 
@@ -180,6 +183,8 @@ def _edited() -> _Demo:
             after=_picture(model, editor.tok),
             facts=facts,
             concept=weights.edits,
+            targets=facts.outcomes,
+            removed=weights.edits.outcomes[0],
             metrics=metrics,
             seconds=seconds,
         )
@@ -224,7 +229,7 @@ def _fact_rows(demo: _Demo) -> list[dict[str, Any]]:
             "its probability": (outcome.probability_before, outcome.probability_after),
             "host's\nrewrite_acc": round(float(demo.metrics[outcome.request]["post"]["rewrite_acc"][0])),
         }
-        for outcome in demo.facts.outcomes
+        for outcome in demo.targets
     ]
 
 

@@ -68,7 +68,7 @@ def evaluate(
     """Measure how well a model hides what FILE says, under attack, and what is left of the rest.
 
     Lines with retain are what must still be there. With --edit or --base the cost on ordinary text is measured too.
-    Every figure in the table can be a goal for --require, which looks at the last column.
+    Every figure in the table can be a goal for --require, which looks at the column "after".
 
     Example: revs-tars evaluate secrets.csv --model ./my-model --edit edit.safetensors -o result.json
     """
@@ -79,7 +79,8 @@ def evaluate(
         raise InputError("--edit and --base are two ways to say what changed; leave one out.")
     requested = read_requests_file(file, session)
     from ..edits.edit_set import EditSet
-    from ..evaluation import ATTACKS
+    from ..evaluation import ATTACKS, DEFAULT_ATTACKS
+    from ..evaluation.metrics import DIRECTIONS
     from ..report.results import edit_content, result, write_result
     from .loading import load_model, ordinary_chunks
 
@@ -93,7 +94,7 @@ def evaluate(
         session,
         _names(first, settings),
         {
-            "attacks": attack or ATTACKS[:-1],
+            "attacks": attack or DEFAULT_ATTACKS,
             "k": k,
             "positions": tokens,
             "n_samples": samples,
@@ -134,7 +135,12 @@ def evaluate(
     else:
         before = asking.reports.get("before")
         rows = [
-            {"figure": name, **({"before": before.summary.get(name)} if before else {}), "after": value}
+            {
+                "figure": name,
+                **({"before": before.summary.get(name)} if before else {}),
+                "after": value,
+                "better": DIRECTIONS[name],
+            }
             for name, value in figures.items()
         ]
         print_table(f"{len(requested.forget or requested.concepts)} to forget, k = {k}", rows)

@@ -31,6 +31,13 @@ class Outcome(Protocol):
         ...
 
 
+class _Applied(WeakKeyDictionary[nn.Module, list[AppliedProduct]]):
+    """What an edit keeps for the modules it is applied to; a copy that is pickled is applied nowhere."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
 @dataclass(frozen=True)
 class EditSet:
     """All changes that one call of a method makes to a model, and what it found on the way.
@@ -38,20 +45,18 @@ class EditSet:
     Attributes:
         method: The algorithm's name.
         edits: One entry per changed weight; several where they change different neurons of it.
-        outcomes: What happened to each target, as the method's own records.
+        outcomes: What became of each target, as the method's own records.
         settings: The method's settings, plain values.
         requests: What was asked for. It holds the secrets, so it is neither printed nor, unless asked for, saved.
     """
 
     method: str
     edits: tuple[WeightEdit, ...]
-    outcomes: tuple[Any, ...] = field(default=())
+    outcomes: tuple[Outcome, ...] = field(default=())
     settings: Mapping[str, Any] = field(default_factory=dict)
     requests: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     # What stood in each module before this edit was applied there: it lives as long as the edit and the module do.
-    _applied: WeakKeyDictionary[nn.Module, list[AppliedProduct]] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
-    )
+    _applied: _Applied = field(default_factory=_Applied, init=False, repr=False, compare=False)
 
     def apply(self, model: nn.Module) -> None:
         """Writes the edit into the model's weights, all of it or nothing.
@@ -61,15 +66,17 @@ class EditSet:
         """
         places = self._places(model)
         self._check(places, applied=False)
-        started: list[tuple[WeightEdit, WeightPlace]] = []
+        for _, place in places:
+            self._applied[place.module] = []
         try:
             for edit, place in places:
-                started.append((edit, place))
-                edit.apply(place, self._applied.setdefault(place.module, []))
+                edit.prepare(place, self._applied[place.module])
+            for edit, place in places:
+                edit.write(place, applied=True)
         except BaseException:
-            for edit, place in started:
-                edit.undo(place)
-                self._applied.pop(place.module, None)
+            for edit, place in places:
+                edit.write(place, applied=False)
+            self._forget(places)
             raise
 
     def undo(self, model: nn.Module) -> None:
@@ -82,18 +89,14 @@ class EditSet:
         """
         places = self._places(model)
         self._check(places, applied=True)
-        started: list[tuple[WeightEdit, WeightPlace]] = []
         try:
             for edit, place in places:
-                started.append((edit, place))
-                edit.undo(place)
+                edit.write(place, applied=False)
         except BaseException:
-            for edit, place in started:
-                edit.undo(place)  # what was broken off is finished first
-                edit.apply(place, self._applied.setdefault(place.module, []))
+            for edit, place in places:
+                edit.write(place, applied=True)
             raise
-        for _, place in places:
-            self._applied.pop(place.module, None)
+        self._forget(places)
 
     def undo_by_base(self, model: nn.Module, base: nn.Module) -> None:
         """Takes the edit out of a model that was saved with it in place, all of it or nothing.
@@ -174,6 +177,11 @@ class EditSet:
 
     def _places(self, model: nn.Module) -> list[tuple[WeightEdit, WeightPlace]]:
         return [(edit, WeightPlace.of(model, edit.name)) for edit in self.edits]
+
+    def _forget(self, places: Sequence[tuple[WeightEdit, WeightPlace]]) -> None:
+        for edit, place in places:
+            edit.forget(place)
+            self._applied.pop(place.module, None)
 
     def _check(self, places: Sequence[tuple[WeightEdit, WeightPlace]], *, applied: bool) -> None:
         for edit, place in places:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from torch import Tensor, nn
 
 from ..errors import EditConflictError
-from ..model.adapters import base_model
+from ..model.adapters import base_model, without_adapter
 from .disk_tensor import DiskTensor
 
 _ATTRIBUTE = "_revs_tars_applied_products"
@@ -30,6 +30,10 @@ class AppliedProduct:
 
     before: DiskTensor
     fingerprint: str = ""
+
+    def __deepcopy__(self, _memo: object) -> AppliedProduct:
+        """Returns itself: a copied edit keeps alive what the module knows."""
+        return self
 
 
 class _AppliedProducts(WeakValueDictionary):
@@ -75,7 +79,8 @@ class WeightPlace:
             raise EditConflictError(
                 f'The edit changes "{name}", which this {type(model).__name__} does not have.'
             ) from error
-        return cls(inside.get_submodule(path), last)
+        # An adapter comes and goes around the layer; what was there before belongs to the layer itself.
+        return cls(without_adapter(inside.get_submodule(path)), last)
 
     @property
     def weight(self) -> Tensor:

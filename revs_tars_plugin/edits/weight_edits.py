@@ -41,12 +41,16 @@ class WeightEdit(Protocol):
         """Says whether the weight holds, bit for bit, what it must before undoing (`applied`) or applying."""
         ...
 
-    def apply(self, place: WeightPlace, kept: list[AppliedProduct]) -> None:
-        """Writes the weight as it is after the edit; adds to `kept` what has to live for as long as it is in place."""
+    def prepare(self, place: WeightPlace, products: list[AppliedProduct]) -> None:
+        """Keeps what stands in the weight now; adds to `products` what has to live for as long as it is kept."""
         ...
 
-    def undo(self, place: WeightPlace) -> None:
-        """Writes the weight as it was before the edit."""
+    def write(self, place: WeightPlace, *, applied: bool) -> None:
+        """Writes the weight as it is after (`applied`) or before the edit; breaking off and doing it again is safe."""
+        ...
+
+    def forget(self, place: WeightPlace) -> None:
+        """Lets go of what was kept; the weight is as it was before the edit."""
         ...
 
     def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
@@ -104,13 +108,15 @@ class NeuronEdit:
             and same_bits(rows[self.indices.to(rows.device)].cpu(), expected)
         )
 
-    def apply(self, place: WeightPlace, kept: list[AppliedProduct]) -> None:
-        """Writes the neurons after the edit; what stood there before is part of it, so nothing has to be kept."""
-        write_neurons(place.weight, self.neuron_dim, self.indices, self.after)
+    def prepare(self, place: WeightPlace, products: list[AppliedProduct]) -> None:
+        """Keeps nothing: what stood there before is part of the edit."""
 
-    def undo(self, place: WeightPlace) -> None:
-        """Writes the neurons before the edit."""
-        write_neurons(place.weight, self.neuron_dim, self.indices, self.before)
+    def write(self, place: WeightPlace, *, applied: bool) -> None:
+        """Writes the neurons after (`applied`) or before the edit."""
+        write_neurons(place.weight, self.neuron_dim, self.indices, self.after if applied else self.before)
+
+    def forget(self, place: WeightPlace) -> None:
+        """Has nothing to let go of."""
 
     def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
         """Puts the neurons before the edit into a clone of the weight."""
@@ -160,22 +166,27 @@ class LowRankEdit:
         product = place.applied_product(self.digest)
         return product is not None and fingerprint(place.weight) == product.fingerprint
 
-    def apply(self, place: WeightPlace, kept: list[AppliedProduct]) -> None:
-        """Adds the product; the weight as it was is kept first, so that an interrupt loses nothing."""
-        weight = place.weight
-        product = AppliedProduct(DiskTensor(weight))
-        kept.append(product)
+    def prepare(self, place: WeightPlace, products: list[AppliedProduct]) -> None:
+        """Keeps the weight as it is."""
+        product = AppliedProduct(DiskTensor(place.weight))
+        products.append(product)
         place.remember(self.digest, product)
-        add_product(weight, self.neuron_dim, self.keys, self.values)
-        product.fingerprint = fingerprint(weight)
 
-    def undo(self, place: WeightPlace) -> None:
-        """Puts the weight back as it was, where the edit was applied."""
+    @torch.no_grad()
+    def write(self, place: WeightPlace, *, applied: bool) -> None:
+        """Puts the weight back as it was kept, and adds the product to it where it is to be `applied`."""
         product = place.applied_product(self.digest)
-        if product is not None:
-            with torch.no_grad():
-                place.weight.copy_(product.before.load())
-            place.forget(self.digest)
+        if product is None:
+            return
+        weight = place.weight
+        weight.copy_(product.before.load())
+        if applied:
+            add_product(weight, self.neuron_dim, self.keys, self.values)
+            product.fingerprint = fingerprint(weight)
+
+    def forget(self, place: WeightPlace) -> None:
+        """Lets go of the weight as it was."""
+        place.forget(self.digest)
 
     def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
         """Returns the weight that was kept.

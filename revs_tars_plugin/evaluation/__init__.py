@@ -7,7 +7,7 @@ from .in_context import in_context_prompts
 from .integrity import OrdinaryText, TextIntegrity, kl_divergence, next_token_log_probabilities
 from .layer_attacks import LayerScores, attack_score, delta_scores, layer_scores, logit_lens_scores
 from .memorization import Recall, recall
-from .metrics import ATTACKS, METRICS, Metric
+from .metrics import ATTACKS, DEFAULT_ATTACKS, METRICS, RESISTANCE_ATTACKS, Metric
 from .probes import Probe, probes_of
 from .quantization import quantized
 from .relearning import after_relearning
@@ -18,7 +18,9 @@ from .unlearning_report import UnlearningReport
 
 __all__ = [
     "ATTACKS",
+    "DEFAULT_ATTACKS",
     "METRICS",
+    "RESISTANCE_ATTACKS",
     "LayerScores",
     "Metric",
     "OrdinaryText",

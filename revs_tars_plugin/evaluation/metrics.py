@@ -23,6 +23,8 @@ from .scores import harmonic, unlearning_score
 # did it cost on ordinary text; or a detail of another metric.
 Question = Literal["hidden", "comes out", "left", "cost", "detail"]
 Summary = Mapping[str, float]
+# The paper's Resistance Score is over these; each gives its name to a metric.
+RESISTANCE_ATTACKS = ("logit lens", "perturbation", "delta")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Metric:
         label: What people read; the key where it says the same.
         better: Which direction is good; None where neither is.
         question: What it answers.
-        measure: What measures it, with others perhaps; None where it is derived from other figures.
-        derive: What makes it of the other figures, or None where one of them is missing.
+        measure: The function that measures it, with others perhaps; None where it is derived from other figures.
+        derive: The function that makes it of the other figures, or gives None where one of them is missing.
         about: Which part of a run it needs: secrets, concepts or text.
         attack: The attack it belongs to; None where it is measured in any case.
         ranked: Whether it looks at ranks, so that k decides it.
@@ -63,8 +65,9 @@ def _unlearning_score(summary: Summary) -> float | None:
 
 
 def _resistance_score(summary: Summary) -> float | None:
-    attacks = ("logit lens", "perturbation", "delta")
-    return harmonic(summary[name] for name in attacks) if set(attacks) <= summary.keys() else None
+    if not set(RESISTANCE_ATTACKS) <= summary.keys():
+        return None
+    return harmonic(summary[name] for name in RESISTANCE_ATTACKS)
 
 
 _HIDDEN = {"better": "higher", "question": "hidden"}
@@ -141,8 +144,10 @@ METRICS: tuple[Metric, ...] = (
     _metric("perplexity_before", _COST, better=None),
     _metric("perplexity_after", _COST, better="lower"),
 )
-# Every attack, in the order in which they are run; the last one trains.
+# Every attack, in the order in which they are run; those that do not train are run by default.
 ATTACKS: tuple[str, ...] = tuple(dict.fromkeys(metric.attack for metric in METRICS if metric.attack is not None))
+DEFAULT_ATTACKS = tuple(name for name in ATTACKS if name != "relearning")
+DIRECTIONS = {metric.key: metric.better or "" for metric in METRICS}
 
 
 def measurements(run: EvaluationRun) -> list[Callable[[EvaluationRun], None]]:
@@ -165,4 +170,7 @@ def completed(summary: Summary) -> dict[str, float]:
         value = metric.derive(figures) if metric.derive is not None else None
         if value is not None:
             figures[metric.key] = value
+    unknown = figures.keys() - {metric.key for metric in METRICS}
+    if unknown:
+        raise KeyError(f"{', '.join(sorted(unknown))}: a figure without a row in METRICS")
     return {metric.key: figures[metric.key] for metric in METRICS if metric.key in figures}

@@ -1,4 +1,4 @@
-"""What running something takes: seconds and memory."""
+"""How much memory running something takes."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ class EvaluationRun:
         positions: For each secret the positions of its edited tokens.
         retain: What must still be there.
         concepts: What has to be unknown.
-        text: Ordinary text, measured before the edit; None where the cost is not measured.
+        text: Gives ordinary text as the model before the edit has it; None where the cost is not measured.
         summary: Figures over all secrets.
         rows: Figures of each secret.
         concept_rows: Figures of each concept.
@@ -65,7 +65,7 @@ class EvaluationRun:
     positions: Mapping[int, Sequence[int]]
     retain: Sequence[SecretRecord]
     concepts: Sequence[ConceptRecord]
-    text: OrdinaryText | None
+    text: Callable[[], OrdinaryText] | None
     summary: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     concept_rows: list[dict[str, Any]] = field(default_factory=list)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -16,7 +16,7 @@ from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
 from ..requests import Secret, read_requests
 from .integrity import OrdinaryText
-from .metrics import ATTACKS, completed, measurements
+from .metrics import ATTACKS, DEFAULT_ATTACKS, completed, measurements
 from .probes import BATCH_SIZE
 from .run import EvaluationRun, RunOptions
 from .scores import vocabulary_size
@@ -39,7 +39,7 @@ def evaluate_unlearning(
     reference: nn.Module | OrdinaryText | None = None,
     corpus: Sequence[str] | None = None,
     k: int = 100,
-    attacks: Sequence[str] = ATTACKS[:-1],
+    attacks: Sequence[str] = DEFAULT_ATTACKS,
     n_samples: int = 20,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
@@ -96,8 +96,6 @@ def evaluate_unlearning(
     tokenised = _checked_secrets(tok, secrets, positions, concepts)
     if retain:
         read_requests([record.request() for record in retain], tok)
-    if reference is not None and not isinstance(reference, OrdinaryText):
-        reference = OrdinaryText.of(reference, tok, corpus or ())
     run = EvaluationRun(
         model=model,
         tok=tok,
@@ -107,19 +105,30 @@ def evaluate_unlearning(
         positions=_places(tokenised, positions),
         retain=retain,
         concepts=concepts,
-        text=reference,
+        text=_text_of(reference, tok, corpus or ()),
     )
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
     return UnlearningReport(
-        completed(run.summary),
-        tuple(run.rows),
-        tuple(run.concept_rows),
-        settings,
-        tuple(run.ranks),
-        run.divergences,
+        summary=completed(run.summary),
+        rows=tuple(run.rows),
+        concepts=tuple(run.concept_rows),
+        settings=settings,
+        ranks=tuple(run.ranks),
+        divergences=run.divergences,
     )
+
+
+def _text_of(
+    reference: nn.Module | OrdinaryText | None, tok: Any, corpus: Sequence[str]
+) -> Callable[[], OrdinaryText] | None:
+    """What gives the text when the cost is measured, last of all: its distributions take much memory."""
+    if reference is None:
+        return None
+    if isinstance(reference, OrdinaryText):
+        return lambda: reference
+    return lambda: OrdinaryText.of(reference, tok, corpus)
 
 
 def _check_options(model: nn.Module, options: RunOptions) -> None:

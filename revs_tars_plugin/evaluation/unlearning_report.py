@@ -11,12 +11,12 @@ from ..formatting import headings_of, markdown_table, readable
 _DIGITS = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnlearningReport:
     """What `evaluate_unlearning` found; no secret's text is in it.
 
     Attributes:
-        summary: Every metric over all secrets, by name, higher meaning better hidden unless its name says otherwise.
+        summary: Every metric over all secrets, by name; the table in `metrics.py` says which direction is good.
         rows: For each secret, in the order given, its own figures by name.
         concepts: For each concept, in the order given, its own figures by name.
         settings: What decides the figures: k, seed, how many samples, which attacks.

@@ -80,7 +80,7 @@ def execute_ft_l_delete(
         NeuronEdit.of(matrix, torch.arange(matrix.width), *(_rows(matrix, weight) for weight in (old, new)))
         for matrix, old, new in zip(decoder.ff2.values(), before, after, strict=True)
     )
-    return EditSet("FT-L-delete", edits, outcomes).of_call(requests, hparams.to_dict())
+    return EditSet(hparams.ALGORITHM, edits, outcomes).of_call(requests, hparams.to_dict())
 
 
 apply_ft_l_delete_to_model = apply_function(execute_ft_l_delete)

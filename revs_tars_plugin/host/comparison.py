@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..data.secret_files import SecretRecord
 from ..errors import InputError, did_you_mean
-from ..evaluation import OrdinaryText, evaluate_unlearning
+from ..evaluation import RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams, packaged_hparams
 from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
@@ -24,19 +24,13 @@ from ..model.tensors import fingerprint
 from ..moments.second_moments import ordinary_moments
 from . import unlearn_editor
 from .easyedit import Host
-from .registry import REGISTERED, register
+from .editors import EDITORS
+from .registry import register
 from .settings import load_settings
 
-# The host's own editors that write weights; packaged settings for the demo model say how.
-_HOSTS_OWN = ("FT", "ROME", "MEMIT")
-_HOSTS_SETTINGS = "smollm2-135m"
-# Published methods first, what they compare with last.
-COMPARED = (
-    *(name for name, method in REGISTERED.items() if method.paper is not None),
-    *_HOSTS_OWN,
-    *(name for name, method in REGISTERED.items() if method.paper is None),
-)
 NO_EDIT = "no edit"
+# The name of the packaged settings of an editor that is not among ours.
+PACKAGED = "smollm2-135m"
 
 
 @dataclass(frozen=True)
@@ -70,11 +64,11 @@ def compare(
     *,
     retain: Sequence[SecretRecord] = (),
     corpus: Sequence[str] = (),
-    methods: Sequence[str] = COMPARED,
+    methods: Sequence[str] = tuple(EDITORS),
     settings: Mapping[str, str | Path] | None = None,
     replacement: str | None = None,
     stats_dir: str | Path | None = None,
-    attacks: Sequence[str] = ("logit lens", "perturbation", "delta", "paraphrase"),
+    attacks: Sequence[str] = (*RESISTANCE_ATTACKS, "paraphrase"),
     k: int = 100,
     seed: int = 0,
     device: int | str | None = None,
@@ -185,9 +179,7 @@ def _settings(host: Host, name: str, chosen: Mapping[str, str | Path], common: M
     known = host.module("util.alg_dict").ALG_DICT
     if name not in known:
         raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
-    packaged = packaged_hparams(name) / f"{_HOSTS_SETTINGS}.yaml"
-    if name in REGISTERED:
-        packaged = REGISTERED[name].best_file
+    packaged = EDITORS[name].settings if name in EDITORS else packaged_hparams(name) / f"{PACKAGED}.yaml"
     path = chosen.get(name) or packaged
     hparams = load_settings(host, name, path)
     for key, value in common.items():

@@ -7,6 +7,7 @@ is made. Importing this module does neither.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,20 @@ from torch import nn
 from ..data.concept_files import ConceptRecord
 from ..data.secret_files import SecretRecord
 from ..errors import InputError
-from ..evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
+from ..evaluation import RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
 from ..moments.second_moments import ordinary_moments
 from .easyedit import load_host
 from .edit_recorder import EditRecorder
+from .editors import EDITORS, Editor
 from .host_statistics import with_moments
 from .registry import REGISTERED, register
 from .release_bridge import on_cpu
 from .unlearning_result import UnlearningResult, host_means
 
 REPLACEMENT = "unknown"
-# They look things up where the subject ends, and count tokens from the left.
-_BY_SUBJECT = ("ROME", "MEMIT", "MEMIT-delete")
-_BY_MOMENTS = ("MEMIT", "MEMIT-delete")
 
 
 class Unlearning:
@@ -49,6 +48,11 @@ class Unlearning:
     batch_edit: Any
     _prepare_requests: Any
 
+    @property
+    def _editor(self) -> Editor:
+        """What is known of the method that is run; nothing of one that is not ours and not the host's own."""
+        return EDITORS.get(self.alg_name, Editor(Path()))
+
     def unlearn(
         self,
         prompts: Sequence[str],
@@ -61,7 +65,7 @@ class Unlearning:
         concepts: Sequence[ConceptRecord] | None = None,
         corpus: Sequence[str] | OrdinaryText | None = None,
         replacement: str | None = None,
-        attacks: Sequence[str] = ATTACKS[:3],
+        attacks: Sequence[str] = RESISTANCE_ATTACKS,
         keep: bool = True,
         verbose: bool = False,
         **evaluation: Any,
@@ -84,14 +88,16 @@ class Unlearning:
             replacement: What the host's own methods write; by default `hparams.target_new`, else "unknown".
             attacks: See `evaluate_unlearning`.
             keep: Whether the returned model, which is the editor's, stays edited. Without, every bit is put back.
-            verbose: The host's.
+            verbose: Whether the host prints what it does.
             **evaluation: Further arguments of `evaluate_unlearning`, as `k`, `positions` or `seed`.
 
         Raises:
             InputError: When an argument cannot be used; no weight has changed then.
             HostError: When the method does not edit weights.
         """
-        records = _records(prompts, secrets, subjects, rephrase_prompts, self.alg_name)
+        records = _records(prompts, secrets, subjects, rephrase_prompts)
+        if subjects is None and self._editor.needs_subject:
+            raise InputError(f"{self.alg_name} needs subjects: for each prompt, the words in it that it is about.")
         retained = [record if isinstance(record, SecretRecord) else SecretRecord(*record) for record in retain or ()]
         names = ModuleNames.of(self.hparams)
         text = corpus if isinstance(corpus, OrdinaryText) else None
@@ -103,7 +109,7 @@ class Unlearning:
         else:
             written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
         hparams = self.hparams
-        if self.alg_name in _BY_MOMENTS:
+        if self._editor.hosts_moments:
             self.hparams = with_moments(load_host(), self.model, self.tok, hparams)
         elif isinstance(hparams, UnlearnHyperParams) and hparams.reads_moments:
             # Measured once a model and kept on disk; no part of a secret's time.
@@ -123,7 +129,14 @@ class Unlearning:
         changed = None if keep else recorder.restore()
         summary = {**report.summary, **host_means(metrics)}
         return UnlearningResult(
-            metrics, summary, report, self.model, edits, recorder.seconds, recorder.peak_mib, changed
+            metrics=metrics,
+            summary=summary,
+            report=report,
+            model=self.model,
+            edits=edits,
+            seconds=recorder.seconds,
+            peak_mib=recorder.peak_mib,
+            n_changed=changed,
         )
 
     def _edited(
@@ -144,7 +157,7 @@ class Unlearning:
         apply, side = self.apply_algo, self.tok.padding_side
         self.apply_algo = recorder
         # The host decides this when it loads a model; here one editor may have run other methods before.
-        self.tok.padding_side = "right" if self.alg_name in _BY_SUBJECT else "left"
+        self.tok.padding_side = "right" if self._editor.needs_subject else "left"
         metrics: list[dict[str, Any]] = []
         try:
             for chunk in chunks if together else [range(len(records))]:
@@ -251,7 +264,6 @@ def _records(
     secrets: Sequence[str],
     subjects: Sequence[str] | None,
     rephrase_prompts: Sequence[str] | None,
-    alg_name: str,
 ) -> list[SecretRecord]:
     if isinstance(prompts, str) or isinstance(secrets, str):
         raise InputError("prompts and secrets must be lists of texts, one secret a prompt.")
@@ -264,8 +276,6 @@ def _records(
     for index, subject in enumerate(subjects or ()):
         if subject not in prompts[index]:
             raise InputError(f"subjects: entry {index} does not stand in its prompt.")
-    if subjects is None and alg_name in _BY_SUBJECT:
-        raise InputError(f"{alg_name} needs subjects: for each prompt, the words in it that it is about.")
     empty: Sequence[None] = [None] * len(prompts)
     return [
         SecretRecord(prompt, secret, subject, rephrase)

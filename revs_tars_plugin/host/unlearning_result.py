@@ -13,7 +13,7 @@ from ..edits.edit_set import EditSet
 from ..evaluation import UnlearningReport
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UnlearningResult:
     """What `UnlearnEditor.unlearn` did and found.
 

@@ -19,7 +19,7 @@ from ..methods import METHODS
 
 SHARED = "revs_tars"
 # The published methods; what they compare with stays here.
-_METHODS = tuple(method.package for method in METHODS.values() if method.paper is not None)
+_METHODS = tuple(method for method in METHODS.values() if method.paper is not None)
 # What they need of this package besides single modules at its top.
 _FOLDERS = ("model", "edits", "moments")
 _PACKAGE = Path(__file__).parents[1]
@@ -65,9 +65,10 @@ def main():
 if __name__ == "__main__":
     main()
 '''
-_ROWS = (
-    "| [REVS](https://arxiv.org/abs/2406.09325) (unlearning) | | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ |",
-    "| [TARS](https://arxiv.org/abs/2412.10257) (unlearning) | | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ |",
+_ROWS = tuple(
+    f"| [{method.name}]({method.paper.address}) (unlearning) | | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ | ✅ |"
+    for method in _METHODS
+    if method.paper is not None
 )
 
 
@@ -109,11 +110,11 @@ def _new_files() -> dict[str, str]:
     """Our modules in their places there, the YAMLs, and an example."""
     files: dict[str, str] = {}
     for method in _METHODS:
-        for file in sorted((_PACKAGE / method).glob("*.py")):
-            files[f"easyeditor/models/{method}/{file.name}"] = _HEADER + _pointing_there(_portable(file))
-        for file in sorted(packaged_hparams(method.upper()).glob("*.yaml")):
+        for file in sorted((_PACKAGE / method.package).glob("*.py")):
+            files[f"easyeditor/models/{method.package}/{file.name}"] = _HEADER + _pointing_there(_portable(file))
+        for file in sorted(packaged_hparams(method.name).glob("*.yaml")):
             if not file.stem.startswith("smollm2"):
-                files[f"hparams/{method.upper()}/{file.name}"] = file.read_text(encoding="utf-8")
+                files[f"hparams/{method.name}/{file.name}"] = file.read_text(encoding="utf-8")
     files[f"easyeditor/models/{SHARED}/__init__.py"] = _HEADER + _SHARED_DOC
     for file in _shared_files():
         files[f"easyeditor/models/{SHARED}/{file.relative_to(_PACKAGE).as_posix()}"] = _HEADER + _portable(file)
@@ -144,7 +145,7 @@ def _portable(file: Path) -> str:
 def _shared_files() -> list[Path]:
     """What the methods need: whole folders, and of the modules beside them those that are imported from there."""
     folders = [file for folder in _FOLDERS for file in sorted((_PACKAGE / folder).glob("*.py"))]
-    methods = [file for method in _METHODS for file in (_PACKAGE / method).glob("*.py")]
+    methods = [file for method in _METHODS for file in (_PACKAGE / method.package).glob("*.py")]
     todo = [name for file in (*folders, *methods) for name in _imports(file, level=2)]
     modules: set[str] = set()
     while todo:
@@ -167,7 +168,7 @@ def _imports(file: Path, level: int) -> list[str]:
 
 def _left_over(clone: Path, wanted: Iterable[str]) -> list[Path]:
     """Modules that an earlier version of ours put there and that are no longer needed."""
-    places = [clone / "easyeditor" / "models" / name for name in (SHARED, *_METHODS)]
+    places = [clone / "easyeditor" / "models" / name for name in (SHARED, *(method.package for method in _METHODS))]
     files = (file for place in places for file in sorted(place.rglob("*.py")))
     kept = {clone / name for name in wanted}
     return [file for file in files if file not in kept and file.read_text(encoding="utf-8").startswith(_HEADER)]
@@ -197,14 +198,17 @@ def _changed_files(clone: Path) -> dict[str, str]:
 
 def _algorithms(text: str) -> str:
     imports = [line for line in text.splitlines() if re.match(r"from \.\. ?models\.\w+ import", line)]
-    new = [f"from ..models.{name} import {name.upper()}HyperParams, apply_{name}_to_model" for name in _METHODS]
+    new = [
+        f"from ..models.{method.package} import {method.hyperparams.__name__}, {method.apply.__name__}"
+        for method in _METHODS
+    ]
     text = _after(text, imports[-1:], new)
     entries = re.search(r"^ALG_DICT = \{\n(?:.*\n)*?\}", text, flags=re.M)
     if entries is None:
         raise InputError("no ALG_DICT")
     body = entries.group().removesuffix("\n}").rstrip()
     body += "" if body.endswith(",") else ","
-    ours = ",\n".join(f"    '{name.upper()}': apply_{name}_to_model" for name in _METHODS)
+    ours = ",\n".join(f"    '{method.name}': {method.apply.__name__}" for method in _METHODS)
     return text.replace(entries.group(), f"{body}\n{ours}\n}}")
 
 
@@ -213,14 +217,14 @@ def _batches(text: str) -> str:
     tests = re.findall(r"^            or alg_name == BatchEditor\.\w+\.value$", text, flags=re.M)
     if not members or not tests:
         raise InputError("no list of methods")
-    text = _after(text, members[-1:], [f"    {name.upper()} = '{name.upper()}'" for name in _METHODS])
+    text = _after(text, members[-1:], [f"    {method.name} = '{method.name}'" for method in _METHODS])
     # The tests are one expression over several lines, the last of them without a backslash.
-    ours = [f"            or alg_name == BatchEditor.{name.upper()}.value" for name in _METHODS]
+    ours = [f"            or alg_name == BatchEditor.{method.name}.value" for method in _METHODS]
     return text.replace(tests[-1], " \\\n".join([tests[-1], *ours]))
 
 
 def _imported(text: str) -> str:
-    return text.rstrip("\n") + "\n" + "".join(f"from .{name} import *\n" for name in _METHODS)
+    return text.rstrip("\n") + "\n" + "".join(f"from .{method.package} import *\n" for method in _METHODS)
 
 
 def _requirements(text: str) -> str:

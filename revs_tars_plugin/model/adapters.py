@@ -15,6 +15,6 @@ def base_model(model: nn.Module) -> nn.Module:
 
 def without_adapter(module: nn.Module) -> nn.Module:
     """Returns the layer of the base model inside one that carries an adapter, or the layer itself."""
-    inner = getattr(module, "base_layer", module)
-    assert isinstance(inner, nn.Module)
-    return inner
+    while isinstance(inner := getattr(module, "base_layer", None), nn.Module):
+        module = inner
+    return module

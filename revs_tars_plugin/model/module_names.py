@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from ..errors import InputError
-from ..hyperparams import packaged_hparams
+from ..hyperparams import check_templates, packaged_hparams
 from .adapters import base_model
 
 
@@ -32,6 +32,10 @@ class ModuleNames:
     ln_f_module: str
     lm_head_module: str
     attn_module_tmp: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks that each template has its place for the layer."""
+        check_templates(self)
 
     @classmethod
     def of(cls, settings: Any) -> ModuleNames:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,18 @@ from . import plots
 from .redaction import Redactor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A plot with what it says in words, and its numbers as a table."""
+    """A plot with what it says in words, and its numbers as a table.
+
+    Attributes:
+        name: The name that the page's identifiers are made with.
+        title: Its heading.
+        svg: The drawing.
+        words: What it shows, in one sentence or two.
+        headings: The headings of the table.
+        rows: The table's rows.
+    """
 
     name: str
     title: str
@@ -36,13 +45,12 @@ class _BarPlot:
     title: str
     question: Question
     label: str
-    weakest: Callable[..., Any]
 
 
 # The methods of this package, which a comparison marks.
 _PUBLISHED = frozenset(name for name, method in METHODS.items() if method.paper is not None)
-_HIDDEN = _BarPlot("hiding", "Hidden under attack, k = {k}", "hidden", "1: hidden, 0: plain", min)
-_COMES_OUT = _BarPlot("coming-out", "What still comes out", "comes out", "0: nothing, 1: everything", max)
+_HIDDEN = _BarPlot("hiding", "Hidden under attack, k = {k}", "hidden", "1: hidden, 0: plain")
+_COMES_OUT = _BarPlot("coming-out", "What still comes out", "comes out", "0: nothing, 1: everything")
 
 
 def write_report(
@@ -133,13 +141,13 @@ def _ranks(moments: Mapping[str, Mapping[str, Any]], k: int) -> Figure | None:
         for when, values in zip(said, middle.values(), strict=True)
     )
     return Figure(
-        "ranks",
-        "Rank of the secret at every layer",
-        plots.ranks_by_layer(measured, k),
-        f"Median over {len(measured['after'])} secrets of the rank of the best-hidden token, read by the logit lens; "
+        name="ranks",
+        title="Rank of the secret at every layer",
+        svg=plots.ranks_by_layer(measured, k),
+        words=f"Median over {len(measured['after'])} secrets of the rank of the best-hidden token, by the logit lens; "
         f"{words}. A rank of {k} or more counts as hidden.",
-        ("layer", *(f"median rank {moment}" for moment in middle)),
-        [(layer, *(values[layer] for values in middle.values())) for layer in layers],
+        headings=("layer", *(f"median rank {moment}" for moment in middle)),
+        rows=[(layer, *(values[layer] for values in middle.values())) for layer in layers],
     )
 
 
@@ -151,13 +159,13 @@ def _changes(edit: Mapping[str, Any], name: str) -> Figure | None:
     most = max(layers, key=lambda changed: changed[unit])
     total = sum(changed[unit] for changed in layers)
     return Figure(
-        name,
-        f"Where {edit['method']} changed the model",
-        plots.changes_by_layer(name, layers, unit),
-        f"{total} {unit} in {len(layers)} layers, most ({most[unit]}) in layer {most['layer']}; "
+        name=name,
+        title=f"Where {edit['method']} changed the model",
+        svg=plots.changes_by_layer(name, layers, unit),
+        words=f"{total} {unit} in {len(layers)} layers, most ({most[unit]}) in layer {most['layer']}; "
         f"{edit['n_changed']:,} numbers at most.",
-        ("layer", unit),
-        [(changed["layer"], changed[unit]) for changed in layers],
+        headings=("layer", unit),
+        rows=[(changed["layer"], changed[unit]) for changed in layers],
     )
 
 
@@ -169,14 +177,15 @@ def _bars(plot: _BarPlot, moments: Mapping[str, Mapping[str, Any]], k: int) -> F
         return None
     labels = [metric.key.replace("_", " ") + (f" @{k}" if metric.ranked else "") for metric in metrics]
     rows = [(text, before.get(m.key), after[m.key]) for text, m in zip(labels, metrics, strict=True)]
-    worst = plot.weakest(rows, key=lambda row: row[2])
+    # All metrics of one question have one direction.
+    worst = (min if metrics[0].better == "higher" else max)(rows, key=lambda row: row[2])
     return Figure(
-        plot.name,
-        plot.title.format(k=k),
-        plots.bars(plot.name, rows, plot.label),
-        f"{len(rows)} measures ({plot.label}); the weakest after the edit: {worst[0]}, {worst[2]:.2f}.",
-        ("measure", *(["before"] if before else []), "after"),
-        [(text, *([readable(old)] if before else []), readable(new)) for text, old, new in rows],
+        name=plot.name,
+        title=plot.title.format(k=k),
+        svg=plots.bars(plot.name, rows, plot.label),
+        words=f"{len(rows)} measures ({plot.label}); the weakest after the edit: {worst[0]}, {worst[2]:.2f}.",
+        headings=("measure", *(["before"] if before else []), "after"),
+        rows=[(text, *([readable(old)] if before else []), readable(new)) for text, old, new in rows],
     )
 
 
@@ -189,13 +198,13 @@ def _divergences(report: Mapping[str, Any]) -> Figure | None:
     shares = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     quantiles = [(f"{share:.0%}", readable(ordered[round(share * (len(ordered) - 1))])) for share in shares]
     return Figure(
-        "divergences",
-        "Cost on ordinary text",
-        plots.divergences(values, summary["kl_median"], summary["kl_mean"]),
-        f"KL divergence of the next token at {len(values)} positions: median {summary['kl_median']:.2g}, mean "
+        name="divergences",
+        title="Cost on ordinary text",
+        svg=plots.divergences(values, summary["kl_median"], summary["kl_mean"]),
+        words=f"KL divergence of the next token at {len(values)} positions: median {summary['kl_median']:.2g}, mean "
         f"{summary['kl_mean']:.2g} nats; {summary['top1_agreement']:.1%} keep their most likely token.",
-        ("share of positions", "KL at most, nats"),
-        quantiles,
+        headings=("share of positions", "KL at most, nats"),
+        rows=quantiles,
     )
 
 
@@ -209,13 +218,13 @@ def comparison_figure(content: Mapping[str, Any]) -> Figure | None:
     bare = [row["figures"]["efficacy"] for row in rows if not row["seconds"]]
     best = max(edited, key=lambda point: (point[2], -point[1]))
     return Figure(
-        "trade-off",
-        "Editors side by side",
-        plots.trade_off(edited, bare[0] if bare else None, published=_PUBLISHED),
-        f"{len(edited)} editors on the same {content['forgotten']} secrets, k = {content['k']}; {best[0]} hides most "
-        f"(efficacy {best[2]:.2f}) at a median KL of {best[1]:.2g} nats.",
-        ("editor", "median KL, nats", "efficacy"),
-        [(name, readable(cost), readable(score)) for name, cost, score in edited],
+        name="trade-off",
+        title="Editors side by side",
+        svg=plots.trade_off(edited, bare[0] if bare else None, published=_PUBLISHED),
+        words=f"{len(edited)} editors on the same {content['forgotten']} secrets, k = {content['k']}; {best[0]} hides "
+        f"most (efficacy {best[2]:.2f}) at a median KL of {best[1]:.2g} nats.",
+        headings=("editor", "median KL, nats", "efficacy"),
+        rows=[(name, readable(cost), readable(score)) for name, cost, score in edited],
     )
 
 

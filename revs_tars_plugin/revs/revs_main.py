@@ -75,7 +75,7 @@ def execute_revs(
                 localization = NeuronLocalization(decoder, margins, hparams, generator, trial)
             bar.update()
         outcomes = Demoter(decoder, targets, margins.residual_bottom_rank, localization, progress).demote_all()
-        edits = trial.collect("REVS", tuple(outcomes))
+        edits = trial.collect(hparams.ALGORITHM, tuple(outcomes))
     report(outcomes)
     return edits.of_call(requests, hparams.to_dict())
 

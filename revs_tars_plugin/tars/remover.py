@@ -26,7 +26,7 @@ Taken = dict[tuple[int, str], set[int]]
 Prompts = tuple[tuple[int, ...], ...]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ConceptRemover:
     """Takes one concept out of the model as it stands.
 
@@ -74,7 +74,7 @@ class ConceptRemover:
             after=after,
             goal=hparams.goal_probability,
             reversed=len(done.chosen),
-            edits=EditSet("TARS", done.edits(self.matrices)),
+            edits=EditSet(hparams.ALGORITHM, done.edits(self.matrices)),
             seconds=time.perf_counter() - start,
         )
 

@@ -71,12 +71,21 @@ def execute_tars(
     taken: dict[tuple[int, str], set[int]] = {}
     with TrialEdits() as trial:
         for concept in tqdm(concepts, "removing", unit="concept", disable=not progress):
-            remover = ConceptRemover(decoder, concept, hparams, matrices, activity, common, generator, trial)
+            remover = ConceptRemover(
+                decoder=decoder,
+                concept=concept,
+                hparams=hparams,
+                matrices=matrices,
+                activity=activity,
+                common=common,
+                generator=generator,
+                trial=trial,
+            )
             outcomes.append(remover.remove(taken))
     for outcome in outcomes:
         report(outcome)
     edits = tuple(edit for outcome in outcomes for edit in outcome.edits.edits)
-    return EditSet("TARS", edits, tuple(outcomes)).of_call(requests, hparams.to_dict())
+    return EditSet(hparams.ALGORITHM, edits, tuple(outcomes)).of_call(requests, hparams.to_dict())
 
 
 apply_tars_to_model = apply_function(execute_tars)

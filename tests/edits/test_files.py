@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
+from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -80,6 +82,62 @@ def test_a_loaded_edit_undoes_the_applied_one_that_it_equals(model, tok, request
     edits.apply(model)
     edits.undo(model)
     assert_same_bits(model, before)
+
+
+def test_an_adapter_may_come_and_go_around_an_applied_edit(model, tok, requests_, tmp_path):
+    """What stood before belongs to the layer, not to the wrapper that peft puts around it for a while."""
+    config = LoraConfig(r=2, target_modules=["down_proj"], task_type="CAUSAL_LM")
+    before = snapshot(model)
+    edits = an_edit(model, tok, requests_, "covariance", tmp_path)
+    edits.apply(model)
+    wrapped = get_peft_model(model, config)
+    edits.undo(wrapped)
+    edits.apply(wrapped)
+    model = wrapped.unload()
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    edits.undo(model)
+    assert_same_bits(model, before)
+
+
+@pytest.mark.parametrize("kind", ["neurons", "covariance"])
+def test_an_undo_that_breaks_off_leaves_the_edit_in_place_and_its_owner_able_to_undo(
+    model, tok, requests_, tmp_path, kind, monkeypatch
+):
+    before = snapshot(model)
+    edits = an_edit(model, tok, requests_, kind, tmp_path)
+    edits.save(tmp_path / "edit.safetensors")
+    edits.apply(model)
+    edited = snapshot(model)
+    last = type(edits.edits[-1])
+    write, calls = last.write, []
+
+    def breaks_at_the_second(edit, place, *, applied):
+        write(edit, place, applied=applied)
+        calls.append(applied)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(last, "write", breaks_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        EditSet.load(tmp_path / "edit.safetensors").undo(model)
+    monkeypatch.undo()
+    assert_same_bits(model, edited)
+    edits.undo(model)
+    assert_same_bits(model, before)
+
+
+def test_an_edit_that_is_applied_again_and_again_keeps_one_copy(model, tok, requests_, tmp_path):
+    edits = an_edit(model, tok, requests_, "covariance", tmp_path)
+    edits.save(tmp_path / "edit.safetensors")
+    loaded = EditSet.load(tmp_path / "edit.safetensors")
+    for _ in range(3):
+        edits.apply(model)
+        loaded.undo(model)
+    edits.apply(model)
+    assert {len(products) for products in edits._applied.values()} == {1}
+    copied = pickle.loads(pickle.dumps(edits))
+    assert len(copied.edits) == len(edits.edits)
+    copied.undo(model)
 
 
 def test_what_stood_before_goes_with_the_applied_edit(model, tok, requests_, tmp_path):

@@ -54,6 +54,13 @@ def test_statistics_belong_to_the_weights(model):
     assert measured_settings(METHODS["REVS"], model, "mine").stats_dir != first
 
 
+@pytest.mark.parametrize("template", ["model.layers.0", "model.{}.layers.{}"])
+def test_a_template_needs_one_place_for_the_layer(template):
+    names = FAMILIES["llama"].names
+    with pytest.raises(InputError, match=r"layer_module_tmp is .*; it needs one"):
+        ModuleNames(**{**names, "layer_module_tmp": template})
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(InputError, match="No packaged settings have the names of this Linear's modules"):
         ModuleNames.found_in(nn.Linear(2, 2))

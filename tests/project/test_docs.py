@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from revs_tars_plugin.host.registry import REGISTERED
 from revs_tars_plugin.hyperparams import packaged_hparams
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ def test_every_key_of_every_yaml_is_in_the_reference():
     documented = set(
         re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "reference" / "hparams.md").read_text(), flags=re.M)
     )
-    for algorithm in ("REVS", "TARS", "FT-L-delete", "MEMIT-delete"):
+    for algorithm in REGISTERED:
         for path in packaged_hparams(algorithm).glob("*.yaml"):
             assert set(yaml.safe_load(path.read_text())) <= documented
 
@@ -39,5 +40,7 @@ def test_links_and_commands_of_the_documents_lead_somewhere():
         text = page.read_text(encoding="utf-8")
         for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
             assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
+        for file in re.findall(r"`([\w/]+\.py)`", text):
+            assert any((root / file).is_file() for root in (ROOT, ROOT / "revs_tars_plugin", page.parent)), (page, file)
         for script in re.findall(r"python ((?:benchmarks|examples|docs)/[\w/]+\.py)", text):
             assert (ROOT / script).is_file(), (page.name, script)
