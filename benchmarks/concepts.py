@@ -21,8 +21,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 import yaml
+from _measuring import ordinary_text
 from _tables import show
-from pii import ordinary_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import TARSHyperParams, execute_tars

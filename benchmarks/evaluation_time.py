@@ -27,13 +27,13 @@ from revs_tars_plugin import REVSHyperParams
 from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
 from revs_tars_plugin.data.synthetic import synthetic_secrets
-from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
+from revs_tars_plugin.evaluation import ATTACKS, DEFAULT_ATTACKS, RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
 from revs_tars_plugin.moments.ordinary_text import sample_from_model
 
 _GROUPS: dict[str, list[str]] = {
     "scores and recall": [],
-    "inner layers": ["logit lens", "perturbation", "delta"],
-    "all but relearning": list(ATTACKS[:-1]),
+    "inner layers": list(RESISTANCE_ATTACKS),
+    "all but relearning": list(DEFAULT_ATTACKS),
     "all": list(ATTACKS),
 }
 

@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from _measuring import clock, next_words
 from _tables import show
-from speed import clock, next_words
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import REVSHyperParams, TARSHyperParams, execute_revs, execute_tars

@@ -19,20 +19,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from _measuring import SETTINGS, ordinary_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import EditSet, REVSHyperParams, execute_revs
 from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
 from revs_tars_plugin.data.synthetic import SyntheticSecret, synthetic_secrets
-from revs_tars_plugin.evaluation import OrdinaryText, evaluate_unlearning, still_generated
+from revs_tars_plugin.evaluation import ATTACKS, DEFAULT_ATTACKS, evaluate_unlearning, still_generated
 from revs_tars_plugin.formatting import headings_of, print_tables, terminal_table
-from revs_tars_plugin.moments.ordinary_text import sample_from_model
 
-SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
 # Spaces are put elsewhere than the method puts them in its own perturbed contexts.
 _SEED = 4242
-_ATTACKS = ("logit lens", "perturbation", "delta", "quantization", "paraphrase", "in-context")
 
 
 def main() -> None:
@@ -60,7 +58,7 @@ def main() -> None:
     forget, retain = (known(model, tok, part) for part in (secrets[::2], secrets[1::2]))
     print(f"Known by heart: {len(forget)} secrets to forget, {len(retain)} to retain, of {len(secrets)}.")
     text = ordinary_text(model, tok, arguments)
-    attacks = [*_ATTACKS, "sampling", *(["relearning"] if arguments.relearning else [])]
+    attacks = ATTACKS if arguments.relearning else DEFAULT_ATTACKS
 
     rows: dict[str, dict[str, object]] = {}
     for name, settings in SETTINGS.items():
@@ -89,16 +87,6 @@ def main() -> None:
     if arguments.json:
         settings = {name: REVSHyperParams.from_hparams(file).to_dict() for name, file in SETTINGS.items()}
         Path(arguments.json).write_text(json.dumps({"figures": rows, "settings": settings}, indent=1), encoding="utf-8")
-
-
-def ordinary_text(model: torch.nn.Module, tok: object, arguments: argparse.Namespace) -> OrdinaryText:
-    """Chunks of 256 tokens of the named text, or of text that the model makes from a seed of its own."""
-    if arguments.text:
-        raw = Path(arguments.text).read_text(encoding="utf-8")[: 16 * arguments.tokens]
-        ids = tok(raw)["input_ids"][: arguments.tokens]  # type: ignore[operator]
-        return OrdinaryText(model, [ids[start : start + 256] for start in range(0, len(ids), 256)])
-    count = max(1, arguments.tokens // 256)
-    return OrdinaryText(model, list(sample_from_model(model, tok, count, 256, seed=arguments.seed + 1000)))
 
 
 def known(model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret]) -> list[SyntheticSecret]:

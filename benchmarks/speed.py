@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from _measuring import SETTINGS, clock, next_words
 from _published_revs import published_seconds
 from _tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -33,7 +33,6 @@ from revs_tars_plugin.model.forward import batches_by_length, next_token_logits
 from revs_tars_plugin.moments.ordinary_text import sample_from_model
 from revs_tars_plugin.requests import read_requests
 
-SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
 PARTS = ["secrets", "published", "shapes", "host"]
 _PROMPT, _TARGET = 20, 6
 # Neuron editing solves one token after another: its time per secret does not depend on their number.
@@ -187,14 +186,6 @@ def by_shape(
     return rows
 
 
-def next_words(model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]]) -> list[str]:
-    """The most likely whole word after each prompt."""
-    words = [index for text, index in tok.get_vocab().items() if text.startswith("Ġ") and text[1:].isalpha()]
-    with torch.no_grad():
-        logits = next_token_logits(model, [tok(request["prompt"])["input_ids"] for request in requests])
-    return [tok.decode([words[best]]).strip() for best in logits[:, words].argmax(dim=-1).tolist()]
-
-
 def through_host(requests: Sequence[dict[str, str]], batch_size: int = 50) -> dict[str, Any]:
     """All secrets in one `batch_edit`, with the host's own evaluation."""
     from revs_tars_plugin import register
@@ -223,13 +214,6 @@ def through_host(requests: Sequence[dict[str, str]], batch_size: int = 50) -> di
         "extra memory, MiB": peak.mib,
         "last batch reached": f"{sum(o.reached for o in original.edits.outcomes)}/{len(original.edits.outcomes)}",
     }
-
-
-def clock(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the work returns."""
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
 
 
 if __name__ == "__main__":

@@ -137,6 +137,11 @@ class UnlearnHyperParams:
         """Whether the method compares with second moments of ordinary text as it is set up."""
         return False
 
+    @property
+    def spares_retained_texts(self) -> bool:
+        """Whether the method leaves texts alone that come with a request as "retain_texts"."""
+        return False
+
     def to_dict(self) -> dict[str, Any]:
         """Returns all settings as a dictionary."""
         return asdict(self)

@@ -88,6 +88,11 @@ def join(prompt: str, target: str) -> str:
 def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Splits the tokens of prompt + target where the target begins; a token that straddles the border is the target's.
 
+    Args:
+        tok: The tokenizer; a fast one gives the border exactly.
+        prompt: The text in front.
+        target: The text behind it; `join` puts the two together.
+
     Returns:
         The prompt's token ids and the target's; the second is empty when the target adds no token.
     """
@@ -117,7 +122,14 @@ def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, 
 
 
 def perturbed(prompt: str, seed: int, inserted: int = 10, characters: str = " ") -> str:
-    """Inserts random characters at random places of a prompt, and one at its end (the perturbation attack's prompt)."""
+    """Inserts random characters at random places of a prompt, and one at its end (the perturbation attack's prompt).
+
+    Args:
+        prompt: The prompt.
+        seed: With the prompt itself it decides what is inserted where.
+        inserted: How many characters, besides the one at the end.
+        characters: What they are chosen from.
+    """
     generator = random.Random(f"{seed} {prompt}")
     for _ in range(inserted):
         place = generator.randrange(len(prompt) + 1)

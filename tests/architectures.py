@@ -6,15 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 import transformers as hf
-from helpers import tiny_settings, tiny_tars
+from helpers import LLAMA_NAMES, tiny_settings, tiny_tars
 
-_LLAMA = {
-    "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
-    "layer_module_tmp": "model.layers.{}",
-    "mlp_module_tmp": "model.layers.{}.mlp",
-    "ln_f_module": "model.norm",
-    "lm_head_module": "lm_head",
-}
 _GATED = {"gate_module_tmp": "model.layers.{}.mlp.gate_proj", "up_module_tmp": "model.layers.{}.mlp.up_proj"}
 _GPT2 = {
     "layer_module_tmp": "transformer.h.{}",
@@ -81,10 +74,12 @@ class Family:
 
 
 FAMILIES = {
-    "llama": Family(hf.LlamaForCausalLM, hf.LlamaConfig, {**_GROUPED, "tie_word_embeddings": True}, _LLAMA, _GATED),
-    "mistral": Family(hf.MistralForCausalLM, hf.MistralConfig, _GROUPED, _LLAMA, _GATED),
-    "qwen2": Family(hf.Qwen2ForCausalLM, hf.Qwen2Config, _GROUPED, _LLAMA, _GATED),
-    "qwen3": Family(hf.Qwen3ForCausalLM, hf.Qwen3Config, _GROUPED, _LLAMA, _GATED),
+    "llama": Family(
+        hf.LlamaForCausalLM, hf.LlamaConfig, {**_GROUPED, "tie_word_embeddings": True}, LLAMA_NAMES, _GATED
+    ),
+    "mistral": Family(hf.MistralForCausalLM, hf.MistralConfig, _GROUPED, LLAMA_NAMES, _GATED),
+    "qwen2": Family(hf.Qwen2ForCausalLM, hf.Qwen2Config, _GROUPED, LLAMA_NAMES, _GATED),
+    "qwen3": Family(hf.Qwen3ForCausalLM, hf.Qwen3Config, _GROUPED, LLAMA_NAMES, _GATED),
     "gpt2": Family(
         hf.GPT2LMHeadModel,
         hf.GPT2Config,
@@ -106,12 +101,12 @@ FAMILIES = {
         _NEOX,
         {"up_module_tmp": "gpt_neox.layers.{}.mlp.dense_h_to_4h"},
     ),
-    "gemma": Family(hf.GemmaForCausalLM, hf.GemmaConfig, _GROUPED, _LLAMA, _GATED),
+    "gemma": Family(hf.GemmaForCausalLM, hf.GemmaConfig, _GROUPED, LLAMA_NAMES, _GATED),
     "gemma2": Family(
         hf.Gemma2ForCausalLM,
         hf.Gemma2Config,
         {**_GROUPED, "final_logit_softcapping": 30.0},
-        _LLAMA,
+        LLAMA_NAMES,
         _GATED,
         refused="Layer 0 does not add the output of",
     ),
@@ -119,14 +114,14 @@ FAMILIES = {
         hf.Phi3ForCausalLM,
         hf.Phi3Config,
         {**_COMMON, "num_key_value_heads": 2},
-        _LLAMA,
+        LLAMA_NAMES,
         {"gate_module_tmp": "model.layers.{}.mlp.gate_up_proj", "up_module_tmp": "model.layers.{}.mlp.gate_up_proj"},
     ),
     "mixtral": Family(
         hf.MixtralForCausalLM,
         hf.MixtralConfig,
         {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
-        {**_LLAMA, "rewrite_module_tmp": "model.layers.{}.mlp.experts"},
+        {**LLAMA_NAMES, "rewrite_module_tmp": "model.layers.{}.mlp.experts"},
         refused="without a weight",
     ),
 }

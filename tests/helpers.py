@@ -2,7 +2,9 @@
 
 import torch
 
-from revs_tars_plugin import REVSHyperParams, TARSHyperParams
+from revs_tars_plugin import REVSHyperParams, TARSHyperParams, execute_revs, execute_tars
+from revs_tars_plugin.model.decoder import Decoder
+from revs_tars_plugin.requests import read_requests
 
 # Prompts of the tiny model that commands are given, with what it says behind them.
 SECRETS = ("w1 w2 w3", "w50 w60 w70 w80")
@@ -59,3 +61,40 @@ def tiny_tars(**changes):
         "min_probability": 0.02,
     }
     return TARSHyperParams(**{**settings, **changes})
+
+
+def last_layer(model, tok, requests_, hparams):
+    """What the last layer computes for the first token of the first secret."""
+    decoder = Decoder.of(model, hparams)
+    secret = read_requests(requests_, tok)[0]
+    demotion = decoder.lens.demotions(torch.tensor(secret.target_ids[:1]))
+    states = {}
+    decoder.forward_through_layers([secret.context(0)], states.__setitem__)
+    return decoder, demotion, states[2]
+
+
+def secret(tok, prompt, target="w5", **fields):
+    """A request as the methods read it."""
+    return read_requests([{"prompt": prompt, "target_new": target, **fields}], tok)[0]
+
+
+def copy_of(model):
+    """Another model with the same weights."""
+    copied = type(model)(model.config).eval()
+    copied.load_state_dict(model.state_dict())
+    return copied
+
+
+def covariance_settings(tmp_path, **changes):
+    """Settings of REVS by covariance keys, with little ordinary text."""
+    little = {"siblings": 0, "mom2_n_samples": 4, "stats_dir": str(tmp_path / "stats")}
+    return tiny_settings(localization="covariance", **{**little, **changes})
+
+
+def an_edit(model, tok, requests, kind, tmp_path):
+    """An edit of the tiny model of one of the three kinds: neurons, covariance, tars."""
+    if kind == "tars":
+        hparams = tiny_tars(matrices=["gate", "up"], affinity="cosine", n_edits=12)
+        return execute_tars(model, tok, requests[:1], hparams)
+    hparams = covariance_settings(tmp_path) if kind == "covariance" else tiny_settings()
+    return execute_revs(model, tok, requests, hparams)

@@ -4,8 +4,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from revs_tars_plugin.errors import InputError
-from revs_tars_plugin.requests import read_requests, tokenise_in_context
+from revs_tars_plugin import InputError
+from revs_tars_plugin.requests import perturbed, read_requests, tokenise_in_context
 
 
 class Slow:
@@ -103,3 +103,9 @@ def test_requests_must_be_a_list(tok):
         read_requests({"prompt": "w1", "target_new": "w2"}, tok)
     with pytest.raises(InputError, match="requests is empty"):
         read_requests([], tok)
+
+
+def test_perturbed_prompts_are_the_same_for_the_same_seed():
+    assert perturbed("a prompt", 0) == perturbed("a prompt", 0) != perturbed("a prompt", 1)
+    assert perturbed("a prompt", 0).replace(" ", "") == "aprompt"
+    assert len(perturbed("a prompt", 0)) == len("a prompt") + 11

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError
 from . import options
+from .demo import show_demo
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,8 +28,6 @@ def demo(*, context: typer.Context, json: options.Json = False, debug: options.D
 
     Example: revs-tars demo
     """
-    from .demo import show_demo
-
     show_demo(as_json=json)
 
 

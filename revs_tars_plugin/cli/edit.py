@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
+from ..requests import join
 from . import options
 from .requests_file import RequestsFile, read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
@@ -75,7 +76,7 @@ def edit(
     for done in earlier:
         done.apply(loaded.model)
     hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
-    if protect and not (chosen.name == "REVS" and hparams.localization == "covariance"):
+    if protect and not hparams.spares_retained_texts:
         raise InputError("--protect needs REVS with localization: covariance; leave it out.")
     _read_moments(loaded, hparams, quiet)
     start = time.perf_counter()
@@ -183,8 +184,6 @@ def stats(
 
 
 def _requests(requested: RequestsFile, protect: bool) -> list[dict[str, Any]]:
-    from ..requests import join
-
     requests: list[dict[str, Any]] = [dict(request) for request in requested.requests()]
     if protect and requested.retain:
         requests[0]["retain_texts"] = [join(record.prompt, record.target) for record in requested.retain]

@@ -84,7 +84,7 @@ def memorised_model(
 
     Args:
         secrets: What it learns.
-        name: Of the folder; the same name gives the kept model, whatever the secrets.
+        name: The name of the folder; the same name gives the kept model, whatever the secrets.
         seed: Seed of the order of learning.
         progress: Called after each epoch with its number and mean loss.
 

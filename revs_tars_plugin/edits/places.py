@@ -39,12 +39,12 @@ class AppliedProduct:
 class _AppliedProducts(WeakValueDictionary):
     """Products by the weight's name in its module and the edit's digest; each goes when the applied edit goes."""
 
-    kept: tuple[AppliedProduct, ...] = ()
+    owned: tuple[AppliedProduct, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _AppliedProducts:
         # No edit was applied to the copied module, so that one keeps what stood in it before by itself.
         copied: _AppliedProducts = super().__deepcopy__(memo)
-        copied.kept = tuple(copied.values())
+        copied.owned = tuple(copied.values())
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -89,8 +89,8 @@ class WeightPlace:
 
     def applied_product(self, digest: str) -> AppliedProduct | None:
         """Returns what is known of the edit of that digest, or None where it was not applied here."""
-        known: _AppliedProducts | None = getattr(self.module, _ATTRIBUTE, None)
-        return None if known is None else known.get((self.name, digest))
+        products: _AppliedProducts | None = getattr(self.module, _ATTRIBUTE, None)
+        return None if products is None else products.get((self.name, digest))
 
     def remember(self, digest: str, product: AppliedProduct) -> None:
         """Lets edits of that digest find the product, for as long as somebody keeps it."""
@@ -100,8 +100,8 @@ class WeightPlace:
 
     def forget(self, digest: str) -> None:
         """Forgets a product; the module is left without a trace of the last one."""
-        known: _AppliedProducts | None = getattr(self.module, _ATTRIBUTE, None)
-        if known is not None:
-            known.pop((self.name, digest), None)
-            if not known:
+        products: _AppliedProducts | None = getattr(self.module, _ATTRIBUTE, None)
+        if products is not None:
+            products.pop((self.name, digest), None)
+            if not products:
                 delattr(self.module, _ATTRIBUTE)

@@ -137,7 +137,7 @@ class LowRankEdit:
         neuron_dim: The dimension of the weight that counts neurons (1 for `Linear`, 0 for `Conv1D`).
         keys: What each rank-one change listens to, in FF2's input space, float32, on the CPU, shape (f, r).
         values: What it writes to the residual space, shape (r, d).
-        fingerprint: Of the weight the edit was computed for.
+        fingerprint: The fingerprint of the weight that the edit was computed for.
         transposed: Whether the weight stands as inputs x outputs, as `Conv1D` has it.
     """
 
@@ -202,7 +202,14 @@ class LowRankEdit:
 
 @torch.no_grad()
 def add_product(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -> None:
-    """Adds keys @ values to a weight in place, in its orientation: summed in float32, cast once, neurons in slices."""
+    """Adds keys @ values to a weight in place: summed in float32, cast once, neurons in slices.
+
+    Args:
+        weight: The weight, in whatever orientation.
+        neuron_dim: Its dimension that counts neurons.
+        keys: Shape (f, r).
+        values: Shape (r, d).
+    """
     rows = weight.detach().movedim(neuron_dim, 0)
     values = values.to(weight.device).float()
     for part, part_keys in zip(torch.split(rows, _SLICE), torch.split(keys, _SLICE), strict=True):
@@ -211,6 +218,13 @@ def add_product(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -
 
 @torch.no_grad()
 def write_neurons(weight: Tensor, neuron_dim: int, indices: Tensor, values: Tensor) -> None:
-    """Writes neurons, one a row of `values`, into a weight in place."""
+    """Writes neurons into a weight in place.
+
+    Args:
+        weight: The weight, in whatever orientation.
+        neuron_dim: Its dimension that counts neurons.
+        indices: Which neurons, shape (k,).
+        values: Their values, shape (k, d).
+    """
     rows = weight.detach().movedim(neuron_dim, 0)
     rows[indices.to(weight.device)] = values.to(weight.device)

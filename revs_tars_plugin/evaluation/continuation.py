@@ -53,7 +53,15 @@ def greedy_continuations(
 def still_generated(
     model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str], batch_size: int = 32
 ) -> list[bool]:
-    """Returns for each prompt whether greedy decoding goes on with its target (in the continuation alone)."""
+    """Returns for each prompt whether greedy decoding goes on with its target.
+
+    Args:
+        model: A causal language model.
+        tok: Its tokenizer.
+        prompts: What leads to the targets.
+        targets: One target a prompt; looked for at the beginning of the continuation alone.
+        batch_size: Prompts decoded together.
+    """
     longest = max(len(tokenise_in_context(tok, *pair)[1]) for pair in zip(prompts, targets, strict=True))
     said = greedy_continuations(model, tok, prompts, longest + 1, batch_size)
     return [text.strip().startswith(target.strip()) for text, target in zip(said, targets, strict=True)]

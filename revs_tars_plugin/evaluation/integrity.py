@@ -94,8 +94,8 @@ class OrdinaryText:
     def compare(self, model: nn.Module) -> TextIntegrity:
         """Runs an edited model over the same text."""
         divergences, same, before_nll, after_nll = [], [], [], []
-        for sequence, kept in zip(self.sequences, self._before, strict=True):
-            before, after = kept, self._log_probabilities(model, sequence)
+        for sequence, before in zip(self.sequences, self._before, strict=True):
+            after = self._log_probabilities(model, sequence)
             divergences.append(kl_divergence(before, after))
             same.append(before.argmax(-1) == after.argmax(-1))
             following = torch.tensor(sequence[1:])[:, None]

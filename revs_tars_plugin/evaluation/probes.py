@@ -71,8 +71,8 @@ def probe_batches(probes: Sequence[Probe], batch_size: int = BATCH_SIZE) -> Iter
     # The longest context of a secret first: the others are mostly its beginnings.
     for index in sorted(range(len(probes)), key=lambda i: (probes[i].secret, -len(probes[i].context))):
         probe = probes[index]
-        known = latest.get(probe.secret)
-        if known is None or sequences[known][: len(probe.context)] != probe.context:
+        place = latest.get(probe.secret)
+        if place is None or sequences[place][: len(probe.context)] != probe.context:
             sequences.append(probe.context)
             latest[probe.secret] = len(sequences) - 1
         places[index] = latest[probe.secret]

@@ -36,7 +36,14 @@ def mean_of_tokens(scores: Float[Tensor, " tokens"], probes: Sequence[Probe]) ->
 def output_scores(
     model: nn.Module, probes: Sequence[Probe], k: int = 100, batch_size: int = BATCH_SIZE
 ) -> Float[Tensor, " secrets"]:
-    """Returns every secret's score at the model's output, all tokens of a secret from one sequence."""
+    """Returns every secret's score at the model's output, all tokens of a secret from one sequence.
+
+    Args:
+        model: A causal language model.
+        probes: The tokens that count.
+        k: From how many places on a token counts as hidden.
+        batch_size: The most sequences of a pass.
+    """
     places = torch.zeros(len(probes), dtype=torch.long)
     for batch in probe_batches(probes, batch_size):
         logits = selected_logits(model, batch.sequences, batch.picks)

@@ -70,8 +70,8 @@ class _TracingInTuples:
 
         class Traces(self._nethook.TraceDict):  # type: ignore[name-defined, misc]
             def __getitem__(self, name: str) -> Any:
-                kept = super().__getitem__(name).output
-                return SimpleNamespace(output=(kept,) if isinstance(kept, Tensor) else kept)
+                output = super().__getitem__(name).output
+                return SimpleNamespace(output=(output,) if isinstance(output, Tensor) else output)
 
         return Traces(edit_output=edit, **kwargs)
 

@@ -24,7 +24,7 @@ from ..moments.second_moments import ordinary_moments
 from .easyedit import load_host
 from .edit_recorder import EditRecorder
 from .editors import EDITORS, Editor
-from .host_statistics import with_moments
+from .host_moments import with_moments
 from .registry import REGISTERED, register
 from .release_bridge import on_cpu
 from .unlearning_result import UnlearningResult, host_means

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..atomic_write import replacing
 from ..errors import InputError
 
-# Of the rows that are read at once; one layer of a 7B model has half a gigabyte in all.
+# Bytes of the rows that are read at once; one layer of a 7B model has half a gigabyte in all.
 _MOST_BYTES = 2**25
 
 

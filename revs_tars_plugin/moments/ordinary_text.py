@@ -53,7 +53,7 @@ def sequences_of(model: nn.Module, tok: Any, source: TextSource, *, progress: bo
     Args:
         model: Where the source is "sampled", it makes the text itself.
         tok: Its tokenizer.
-        source: Which text.
+        source: The ordinary text.
         progress: Show a progress bar while it is sampled.
 
     Raises:

@@ -21,7 +21,7 @@ from .files import MomentFiles, SecondMoment
 from .ordinary_text import TextSource, sequences_of
 
 _BATCH_TOKENS = 2048
-# Of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
+# Bytes of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
 _MOST_BYTES = 2**29
 
 
@@ -40,7 +40,7 @@ def second_moments(
     Args:
         decoder: The model.
         tok: Its tokenizer.
-        source: Which text.
+        source: The ordinary text.
         stats_dir: Where the files lie.
         precision: Part of the file name, for the host's sake.
         model_name: Part of the path; the last part of the model's own name by default, as on the host's branch main.
@@ -98,7 +98,7 @@ def collect(
         decoder: The model.
         sequences: Token ids, streamed where one pass is enough.
         keep: Takes each layer's moment as soon as it is complete.
-        most_bytes: Of the sums that are held at a time; at least one layer's are.
+        most_bytes: Bytes of the sums that are held at a time; at least one layer's are.
 
     Raises:
         InputError: When there is no text.

@@ -44,7 +44,14 @@ class KeyGeometry:
 
 
 def layer_schedule(layers: Sequence[int], n_layers: int, first: float, last: float) -> dict[int, float]:
-    """Returns a value per layer, geometric from the model's first layer to its last (linear where an end is 0)."""
+    """Returns a value per layer, geometric from the model's first layer to its last (linear where an end is 0).
+
+    Args:
+        layers: The layers that get one.
+        n_layers: How many layers the model has.
+        first: The value of the model's first layer.
+        last: The value of its last layer.
+    """
     share = {layer: layer / max(n_layers - 1, 1) for layer in layers}
     if first > 0 and last > 0:
         return {layer: first * (last / first) ** part for layer, part in share.items()}
@@ -176,8 +183,14 @@ def solve_jointly(
 ) -> tuple[Float[Tensor, "f n"], Float[Tensor, "n d"]]:
     """Solves one layer: what listens to each key, and what it writes.
 
-    `factor` is the lower Cholesky factor of the second moment. Without damping `keys @ readers @ values` is exactly
-    `-diag(steps) directions`.
+    Without damping `keys @ readers @ values` is exactly `-diag(steps) directions`.
+
+    Args:
+        keys: What FF2 is given at the end of each context.
+        steps: How far each context's output has to move, float64.
+        directions: Along which direction it is moved down.
+        factor: The lower Cholesky factor of the second moment of what must not change.
+        damping: rho, as a share of each key's own `a C^-1 a`.
 
     Returns:
         The two thin factors of the change of FF2 (in f x d orientation), float32.

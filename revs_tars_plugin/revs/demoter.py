@@ -48,7 +48,7 @@ class Demoter:
         decoder: The model.
         targets: What to demote.
         rank: The rank each must have at least.
-        localization: How.
+        localization: Where the demotions are written.
         progress: Whether to show a progress bar.
     """
 

@@ -22,8 +22,8 @@ class EditedParts:
     """How much of the model one round edited for one target.
 
     Attributes:
-        layers: In how many layers.
-        neurons: How many neurons; none with `localization: covariance`, which adds one rank-one change a layer.
+        layers: The number of layers that were edited.
+        neurons: The number of neurons; none with `localization: covariance`, which adds one rank-one change a layer.
     """
 
     layers: int
@@ -44,7 +44,7 @@ class TargetOutcome:
         probability_before: Its probability before the edit.
         probability_after: Its probability with all edits of the call in place.
         layers: How many layers were edited for it, over all passes.
-        neurons: How many neurons; none with `localization: covariance`, which adds one rank-one change a layer.
+        neurons: The number of neurons; none with `localization: covariance`, which adds one rank-one change a layer.
         seconds: Time spent on it; where many are solved together, its share.
     """
 

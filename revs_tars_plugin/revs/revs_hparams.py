@@ -96,6 +96,11 @@ class REVSHyperParams(UnlearnHyperParams):
         return self.localization == "covariance"
 
     @property
+    def spares_retained_texts(self) -> bool:
+        """Whether they become a part of what the key must not answer to."""
+        return self.localization == "covariance"
+
+    @property
     def compares_with_siblings(self) -> bool:
         """Whether tokens are chosen by what a model expects behind sibling prompts."""
         return self.token_method in ("specific", "chained")
@@ -180,7 +185,16 @@ class REVSHyperParams(UnlearnHyperParams):
 
 @dataclass(frozen=True)
 class RankMargins:
-    """The margins of REVS as absolute ranks of one vocabulary."""
+    """The margins of REVS as absolute ranks of one vocabulary.
+
+    Attributes:
+        residual_bottom_rank: The least rank in a layer's residual.
+        residual_top_rank: The rank there that no step goes beyond.
+        mlp_bottom_rank: The least rank in the feed-forward block's output.
+        mlp_top_rank: The rank there that no step goes beyond, unless the residual asks for it.
+        neuron_bottom_rank: The rank that each edited neuron's output gets.
+        neuron_top_rank: The rank up to which one may be pushed where too few neurons are there.
+    """
 
     residual_bottom_rank: int
     residual_top_rank: int

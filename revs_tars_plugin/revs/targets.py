@@ -110,7 +110,7 @@ def other_contexts(call: SecretsOfCall, secret: Secret, position: int) -> tuple[
     Args:
         call: All secrets of the call.
         secret: The secret.
-        position: Of the token that must not come next.
+        position: The position, in the secret, of the token that must not come next.
     """
     hparams = call.hparams
     if hparams.localization != "covariance":

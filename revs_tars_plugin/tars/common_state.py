@@ -22,8 +22,8 @@ def mean_state(decoder: Decoder, tok: Any, source: TextSource, layer: int) -> Fl
     Args:
         decoder: The model.
         tok: Its tokenizer.
-        source: Which text.
-        layer: Whose output; negative counts from the model's last.
+        source: The ordinary text.
+        layer: The layer whose output is meant; negative counts from the model's last.
 
     Raises:
         InputError: When the source cannot be read or holds no text.

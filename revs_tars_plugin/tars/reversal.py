@@ -22,7 +22,7 @@ class Reversals:
     """The vectors of one concept that were reversed so far.
 
     Attributes:
-        chosen: Which, in the order in which they were reversed.
+        chosen: The vectors, in the order in which they were reversed.
         before: Their values before, the weights' dtype, shape (d,) each.
         after: Their values after.
     """
@@ -50,7 +50,11 @@ def reversed_vector(
 ) -> Float[Tensor, " d"]:
     """Returns the targeting vector reversed, as long as the vector it replaces times `scale`, in that one's dtype.
 
-    `sign` is -1 where the vector works with a negative factor, so that what it adds is reversed in any case.
+    Args:
+        old: The vector that is replaced.
+        targeting: The targeting vector, of any length.
+        sign: 1; or -1 where the vector works with a negative factor, so that what it adds is reversed in any case.
+        scale: Length of the new vector as a share of the old one's.
     """
     unit = torch.nn.functional.normalize(targeting.to(old.device, torch.float32), dim=0)
     new: Tensor = -sign * scale * old.float().norm() * unit

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
 
-MATRICES = ("down", "gate", "up")
 # Affinities that compare a neuron with what it does on ordinary text.
 NEEDS_ACTIVITY = ("specific", "contribution_per_activity")
 
@@ -66,7 +65,7 @@ class TARSHyperParams(UnlearnHyperParams):
     affinity: Literal["specific", "contribution_per_activity", "contribution", "cosine"] = "specific"
     specificity: float = 1.5
     spared: float = 0.05
-    matrices: list[str] = field(default_factory=lambda: ["down"])
+    matrices: list[Literal["down", "gate", "up"]] = field(default_factory=lambda: ["down"])
     gate_module_tmp: str = ""
     up_module_tmp: str = ""
     n_edits: int = 10
@@ -87,16 +86,12 @@ class TARSHyperParams(UnlearnHyperParams):
         """Checks everything that needs no model."""
         super().validate()
         if not self.matrices:
-            raise InputError(f"matrices is empty; name at least one of {', '.join(MATRICES)}.")
-        for name in self.matrices:
-            if name not in MATRICES:
+            raise InputError("matrices is empty; name at least one of down, gate, up.")
+        for matrix in self.matrices:
+            key = f"{matrix}_module_tmp"
+            if matrix != "down" and getattr(self, key).count("{}") != 1:
                 raise InputError(
-                    f'matrices names "{name}"; it must be of {", ".join(MATRICES)}{did_you_mean(name, MATRICES)}'
-                )
-            key = f"{name}_module_tmp"
-            if name != "down" and getattr(self, key).count("{}") != 1:
-                raise InputError(
-                    f'matrices names "{name}", but {key} is "{getattr(self, key)}"; give the matrix\'s name with one '
+                    f'matrices names "{matrix}", but {key} is "{getattr(self, key)}"; give the matrix\'s name with one '
                     '"{}" where the layer number goes.'
                 )
         if self.prompt_template.count("{}") != 1:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from revs_tars_plugin.edits.disk_tensor import DiskTensor
-from revs_tars_plugin.edits.weight_edits import add_product
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -37,13 +36,3 @@ def test_where_the_disk_is_full_it_stays_in_memory(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     tensor = torch.randn(3, 4)
     assert torch.equal(DiskTensor(tensor, 0).load(), tensor)
-
-
-@pytest.mark.parametrize("neuron_dim", [0, 1])
-def test_a_product_is_added_in_slices_as_in_one(neuron_dim):
-    weight = torch.randn(2500, 8) if neuron_dim == 0 else torch.randn(8, 2500)
-    keys, values = torch.randn(2500, 3), torch.randn(3, 8)
-    product = keys @ values
-    expected = weight + (product if neuron_dim == 0 else product.T)
-    add_product(weight, neuron_dim, keys, values)
-    torch.testing.assert_close(weight, expected)

@@ -3,42 +3,24 @@
 import errno
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
-from peft import LoraConfig, get_peft_model
+from helpers import an_edit, assert_same_bits, copy_of, snapshot
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from revs_tars_plugin import EditConflictError, EditSet, InputError, execute_revs, execute_tars
+from revs_tars_plugin import EditConflictError, EditSet, InputError
 from revs_tars_plugin.edits.files import FORMAT, VERSION
 from revs_tars_plugin.errors import EditFileError
 
 SAVED = Path(__file__).parent / "saved"
-COVARIANCE = {"localization": "covariance", "siblings": 0, "mom2_n_samples": 4}
-
-
-def an_edit(model, tok, requests, kind, tmp_path):
-    if kind == "tars":
-        hparams = tiny_tars(matrices=["gate", "up"], affinity="cosine", n_edits=8)
-        return execute_tars(model, tok, requests[:1], hparams)
-    changes = {**COVARIANCE, "stats_dir": str(tmp_path / "stats")} if kind == "covariance" else {}
-    return execute_revs(model, tok, requests, tiny_settings(**changes))
-
-
-def copy_of(model):
-    found = type(model)(model.config).eval()
-    found.load_state_dict(model.state_dict())
-    return found
 
 
 @pytest.mark.parametrize("kind", ["neurons", "covariance", "tars"])
@@ -65,105 +47,6 @@ def test_a_loaded_edit_does_what_the_saved_one_did(model, tok, requests_, tmp_pa
     assert_same_bits(model, edited)
     loaded.undo(model)
     assert_same_bits(model, before)
-
-
-@pytest.mark.parametrize("kind", ["neurons", "covariance", "tars"])
-def test_a_loaded_edit_undoes_the_applied_one_that_it_equals(model, tok, requests_, tmp_path, kind):
-    before = snapshot(model)
-    edits = an_edit(model, tok, requests_, kind, tmp_path)
-    edits.save(tmp_path / "edit.safetensors")
-    edits.apply(model)
-    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    EditSet.load(tmp_path / "edit.safetensors").undo(model)
-    assert_same_bits(model, before)
-    assert not [name for module in model.modules() for name in vars(module) if "revs_tars" in name]
-    with pytest.raises(EditConflictError, match="not applied"):
-        edits.undo(model)
-    edits.apply(model)
-    edits.undo(model)
-    assert_same_bits(model, before)
-
-
-def test_an_adapter_may_come_and_go_around_an_applied_edit(model, tok, requests_, tmp_path):
-    """What stood before belongs to the layer, not to the wrapper that peft puts around it for a while."""
-    config = LoraConfig(r=2, target_modules=["down_proj"], task_type="CAUSAL_LM")
-    before = snapshot(model)
-    edits = an_edit(model, tok, requests_, "covariance", tmp_path)
-    edits.apply(model)
-    wrapped = get_peft_model(model, config)
-    edits.undo(wrapped)
-    edits.apply(wrapped)
-    model = wrapped.unload()
-    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    edits.undo(model)
-    assert_same_bits(model, before)
-
-
-@pytest.mark.parametrize("kind", ["neurons", "covariance"])
-def test_an_undo_that_breaks_off_leaves_the_edit_in_place_and_its_owner_able_to_undo(
-    model, tok, requests_, tmp_path, kind, monkeypatch
-):
-    before = snapshot(model)
-    edits = an_edit(model, tok, requests_, kind, tmp_path)
-    edits.save(tmp_path / "edit.safetensors")
-    edits.apply(model)
-    edited = snapshot(model)
-    last = type(edits.edits[-1])
-    write, calls = last.write, []
-
-    def breaks_at_the_second(edit, place, *, applied):
-        write(edit, place, applied=applied)
-        calls.append(applied)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(last, "write", breaks_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        EditSet.load(tmp_path / "edit.safetensors").undo(model)
-    monkeypatch.undo()
-    assert_same_bits(model, edited)
-    edits.undo(model)
-    assert_same_bits(model, before)
-
-
-def test_an_edit_that_is_applied_again_and_again_keeps_one_copy(model, tok, requests_, tmp_path):
-    edits = an_edit(model, tok, requests_, "covariance", tmp_path)
-    edits.save(tmp_path / "edit.safetensors")
-    loaded = EditSet.load(tmp_path / "edit.safetensors")
-    for _ in range(3):
-        edits.apply(model)
-        loaded.undo(model)
-    edits.apply(model)
-    assert {len(products) for products in edits._applied.values()} == {1}
-    copied = pickle.loads(pickle.dumps(edits))
-    assert len(copied.edits) == len(edits.edits)
-    copied.undo(model)
-
-
-def test_what_stood_before_goes_with_the_applied_edit(model, tok, requests_, tmp_path):
-    """A model that is edited again and again keeps none of the weights of edits that nobody holds any more."""
-    edits = an_edit(model, tok, requests_, "covariance", tmp_path)
-    edits.save(tmp_path / "edit.safetensors")
-    edits.apply(model)
-    module = model.get_submodule(edits.edits[0].name.removesuffix(".weight"))
-    (products,) = (value for name, value in vars(module).items() if "revs_tars" in name)
-    assert len(products) == 1
-    del edits
-    assert len(products) == 0
-    with pytest.raises(EditConflictError, match="undo_by_base"):
-        EditSet.load(tmp_path / "edit.safetensors").undo(model)
-
-
-def test_an_edited_model_is_copied_and_written_as_any_other(model, tok, requests_, tmp_path):
-    before = snapshot(model)
-    edits = an_edit(model, tok, requests_, "covariance", tmp_path)
-    edits.apply(model)
-    copied = deepcopy(model)
-    torch.save(model, tmp_path / "whole.pt")
-    edits.undo(model)
-    edits.undo(copied)
-    assert_same_bits(model, before)
-    assert_same_bits(copied, before)
 
 
 @pytest.mark.parametrize("kind", ["neurons", "covariance"])

@@ -6,19 +6,13 @@ import sys
 
 import pytest
 import torch
-from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
+from helpers import an_edit, assert_same_bits, copy_of, snapshot, tiny_settings
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
+from revs_tars_plugin import EditSet, InputError, execute_revs
 
 IDS = torch.tensor([[1, 2, 3, 9, 4], [50, 60, 70, 80, 7]])
-
-
-def copy_of(model):
-    found = type(model)(model.config).eval()
-    found.load_state_dict(model.state_dict())
-    return found
 
 
 def logits(model):
@@ -32,13 +26,6 @@ def edited_logits(model, edits):
         return logits(model)
     finally:
         edits.undo(model)
-
-
-def an_edit(model, tok, requests, kind, tmp_path):
-    if kind == "tars":
-        return execute_tars(model, tok, requests[:1], tiny_tars(matrices=["gate", "up"], affinity="cosine", n_edits=12))
-    changes = {"localization": "covariance", "siblings": 0, "mom2_n_samples": 4, "stats_dir": str(tmp_path / "stats")}
-    return execute_revs(model, tok, requests, tiny_settings(**(changes if kind == "covariance" else {})))
 
 
 @pytest.mark.parametrize("kind", ["neurons", "covariance", "tars"])

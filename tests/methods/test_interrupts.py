@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
+from helpers import assert_same_bits, covariance_settings, snapshot, tiny_settings, tiny_tars
 
 from revs_tars_plugin import EditConflictError, execute_revs, execute_tars
 
@@ -32,9 +32,8 @@ class InterruptAt:
 
 
 def methods(tmp_path):
-    covariance = {"localization": "covariance", "siblings": 0, "mom2_n_samples": 4, "stats_dir": str(tmp_path)}
     yield execute_revs, tiny_settings()
-    yield execute_revs, tiny_settings(**covariance)
+    yield execute_revs, covariance_settings(tmp_path)
     yield execute_tars, tiny_tars(n_edits=10, affinity="cosine", goal_probability=0.0001, min_probability=0.001)
 
 
@@ -59,14 +58,15 @@ def test_fifty_interrupts_at_random_moments(model, tok, requests_, tmp_path):
 def edits_of(model, tok, requests, tmp_path, kind):
     """Three edits, each computed with the ones before in place."""
     found = []
-    covariance = {"localization": "covariance", "siblings": 0, "mom2_n_samples": 4, "stats_dir": str(tmp_path)}
     for index, layer in enumerate((0, 1, 2)):
         request = requests[index % 2 : index % 2 + 1]
         layers = [layer] if kind == "other layers" else [1]
-        changes = covariance if kind == "same matrix" else {"n_neurons": 3, "act_filter": "top_20"}
-        edits = execute_revs(
-            model, tok, request, tiny_settings(layers=layers, residual_bottom_rank=5 + 5 * index, **changes)
-        )
+        changes = {"layers": layers, "residual_bottom_rank": 5 + 5 * index}
+        if kind == "same matrix":
+            hparams = covariance_settings(tmp_path, **changes)
+        else:
+            hparams = tiny_settings(n_neurons=3, act_filter="top_20", **changes)
+        edits = execute_revs(model, tok, request, hparams)
         assert edits.edits
         edits.apply(model)
         found.append(edits)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
-from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
+from helpers import assert_same_bits, covariance_settings, snapshot, tiny_settings, tiny_tars
 from peft import LoraConfig, get_peft_model
 
 from revs_tars_plugin import InputError, execute_revs, execute_tars
@@ -11,12 +11,11 @@ from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.evaluation import evaluate_unlearning
 from revs_tars_plugin.requests import read_requests
 
-COVARIANCE = {"localization": "covariance", "siblings": 0, "mom2_n_samples": 4}
-
 
 def settings(localization, tmp_path):
-    changes = {**COVARIANCE, "stats_dir": str(tmp_path / "stats")} if localization == "covariance" else {}
-    return tiny_settings(max_tokens=1, **changes)
+    if localization == "covariance":
+        return covariance_settings(tmp_path, max_tokens=1)
+    return tiny_settings(max_tokens=1)
 
 
 def rank(model, context, token):

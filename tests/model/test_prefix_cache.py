@@ -7,7 +7,6 @@ from helpers import tiny_settings
 from transformers import MambaConfig, MambaForCausalLM
 
 from revs_tars_plugin import execute_revs
-from revs_tars_plugin.model.forward import batches_by_length
 from revs_tars_plugin.model.prefix_cache import PrefixCache
 
 CONTEXTS = [(1, 2, 3, 4), (5, 6), (7, 8, 9, 10, 11, 12, 13), (7, 8, 9)]
@@ -71,13 +70,3 @@ def test_the_edit_is_the_same_where_no_prefix_can_be_kept(model, tok, requests_,
     for outcome in (*with_prefixes.outcomes, *without.outcomes):
         assert outcome.rank_before == 0
         assert outcome.reached
-
-
-def test_batches_hold_every_sequence_once_and_keep_their_size():
-    sequences = [[0] * length for length in (5, 30, 1, 9, 9, 100, 3)]
-    batches = batches_by_length(sequences, positions=40)
-    assert sorted(index for batch in batches for index in batch) == list(range(7))
-    for batch in batches:
-        longest = max(len(sequences[index]) for index in batch)
-        assert len(batch) == 1 or longest * len(batch) <= 40
-    assert len(batches) < 7

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_settings
 
 from revs_tars_plugin.errors import InputError
 from revs_tars_plugin.model.decoder import Decoder
-from revs_tars_plugin.moments.files import MomentFiles, SecondMoment
-from revs_tars_plugin.moments.ordinary_text import TextSource, sample_from_model
+from revs_tars_plugin.moments.ordinary_text import TextSource
 from revs_tars_plugin.moments.second_moments import collect, second_moments, temporary_moments
 
 
@@ -55,16 +53,6 @@ def test_files_have_the_hosts_path_and_layout(tmp_path, model, tok, decoder):
     assert sorted(file.suffix for file in path.parent.iterdir()) == [".npz"] * 3
 
 
-def test_files_that_are_something_else_are_named(tmp_path):
-    path = tmp_path / "broken.npz"
-    path.write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"broken\.npz is no file of second moments"):
-        SecondMoment.load(path)
-    np.savez(path, other=np.zeros(3))
-    with pytest.raises(InputError, match="is no file of second moments"):
-        SecondMoment.load(path)
-
-
 def test_sources_that_cannot_be_read_are_named(tmp_path, tok, decoder):
     def ask(source):
         second_moments(decoder, tok, TextSource(source, 2), stats_dir=tmp_path, progress=False)
@@ -76,32 +64,6 @@ def test_sources_that_cannot_be_read_are_named(tmp_path, tok, decoder):
         ask(str(tmp_path / "empty.txt"))
     with pytest.raises(InputError, match='data set "wikipedia" cannot be read'):
         ask("wikipedia")
-
-
-def test_text_sampled_from_the_model_is_the_same_for_the_same_seed(model, tok):
-    def sample(seed):
-        return list(sample_from_model(model, tok, 5, 12, seed=seed, batch_size=2))
-
-    first = sample(0)
-    assert len(first) == 5
-    assert {len(sequence) for sequence in first} == {12}
-    assert sample(0) == first != sample(1)
-
-
-def test_sampled_text_is_likely_text(model, tok, tmp_path):
-    """Tokens are drawn from the model's own distribution, so they are likelier than random ones."""
-    sampled = torch.tensor(list(sample_from_model(model, tok, 40, 12, seed=0)))
-    random_ids = torch.randint(0, 201, sampled.shape, generator=torch.Generator().manual_seed(0))
-
-    def mean_log_probability(ids):
-        with torch.no_grad():
-            log_probabilities = model(ids).logits[:, :-1].log_softmax(-1)
-        return float(log_probabilities.gather(2, ids[:, 1:, None]).mean())
-
-    assert mean_log_probability(sampled) > mean_log_probability(random_ids) + 0.5
-    decoder = Decoder.of(model, tiny_settings(layers=[1]))
-    found = second_moments(decoder, tok, TextSource("sampled", 3, 8), stats_dir=tmp_path, progress=False)
-    assert found[1].count == 24
 
 
 def test_layers_that_do_not_fit_together_take_several_passes(model, hparams):
@@ -119,21 +81,3 @@ def test_layers_that_do_not_fit_together_take_several_passes(model, hparams):
     for layer in range(3):
         assert torch.equal(together[layer].total, apart[layer].total)
         assert together[layer].count == apart[layer].count == 9
-
-
-def test_a_moment_is_read_some_rows_at_a_time(tmp_path, monkeypatch):
-    """As if it were read whole, with rows that do not divide the width."""
-    monkeypatch.setattr("revs_tars_plugin.moments.files._MOST_BYTES", 7 * 4 * 50)
-    states = torch.randn(90, 50)
-    moment = SecondMoment(states.T @ states, 90)
-    moment.save(tmp_path / "3.npz", 9)
-    files = MomentFiles({3: tmp_path / "3.npz"})
-    found = torch.eye(50)
-    files.add_mean(3, found, 0.5)
-    torch.testing.assert_close(found, torch.eye(50) + 0.5 * moment.mean)
-    torch.testing.assert_close(files.mean_squares(3, 50), moment.mean.diagonal())
-    with pytest.raises(InputError, match=r"its matrix is \(50, 50\), the model's width is 40\); delete it"):
-        files.add_mean(3, torch.eye(40))
-    (tmp_path / "3.npz").write_bytes(b"no zip")
-    with pytest.raises(InputError, match="is no file of second moments"):
-        files.mean_squares(3, 50)

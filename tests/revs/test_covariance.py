@@ -1,41 +1,13 @@
 """`localization: covariance`: one key, one direction; many secrets solved together; siblings left alone."""
 
-import random
-from dataclasses import replace
-
 import pytest
 import torch
-from helpers import assert_same_bits, snapshot, tiny_settings
+from helpers import assert_same_bits, snapshot
 
 from revs_tars_plugin import InputError, apply_revs_to_model, execute_revs
 from revs_tars_plugin.edits.weight_edits import LowRankEdit
-from revs_tars_plugin.requests import perturbed, read_requests
+from revs_tars_plugin.requests import read_requests
 from revs_tars_plugin.revs.covariance import layer_schedule, solve_jointly
-from revs_tars_plugin.revs.siblings import Sibling, make_siblings, same_form
-from revs_tars_plugin.revs.targets import SecretsOfCall, borrowed_prompts, other_contexts
-from revs_tars_plugin.revs.token_selection import surprises
-
-
-@pytest.fixture
-def settings(tmp_path):
-    text = tmp_path / "text.txt"
-    generator = random.Random(0)
-    text.write_text("\n".join(" ".join(f"w{generator.randrange(200)}" for _ in range(20)) for _ in range(30)))
-
-    def make(**changes):
-        common = {
-            "localization": "covariance",
-            "mom2_dataset": str(text),
-            "mom2_n_samples": 30,
-            "stats_dir": str(tmp_path / "stats"),
-            "siblings": 0,
-            "sibling_contexts": 0,
-            "perturbed_contexts": 0,
-            "borrowed_contexts": 0,
-        }
-        return tiny_settings(**{**common, **changes})
-
-    return make
 
 
 @pytest.mark.parametrize("schedule", ["joint", "sequential"])
@@ -154,101 +126,3 @@ def test_schedules_go_from_the_first_layer_to_the_last():
     assert layer_schedule([0, 1, 2], 3, 0.04, 0.01) == pytest.approx({0: 0.04, 1: 0.02, 2: 0.01})
     assert layer_schedule([0, 1, 2], 3, 0.02, 0.0) == pytest.approx({0: 0.02, 1: 0.01, 2: 0.0})
     assert layer_schedule([2], 3, 0.04, 0.01) == pytest.approx({2: 0.01})
-
-
-def secret(tok, prompt, target="w5", **fields):
-    return read_requests([{"prompt": prompt, "target_new": target, **fields}], tok)[0]
-
-
-def test_siblings_keep_the_template_and_change_what_varies(tok):
-    named = secret(tok, "The number of Ann Lee is", "123-45-6789", subject="Ann Lee")
-    made = make_siblings([named], 5, seed=0)[0]
-    assert len(made) == 5
-    for sibling in made:
-        assert sibling.prompt.startswith("The number of ")
-        assert sibling.prompt.endswith(" is")
-        assert "Ann Lee" not in sibling.prompt
-        assert len(sibling.prompt.removeprefix("The number of ").removesuffix(" is").split()) == 2
-        assert sibling.target != "123-45-6789"
-        assert [len(part) for part in sibling.target.split("-")] == [3, 2, 4]
-    assert make_siblings([named], 5, seed=0)[0] == made
-    assert make_siblings([named], 5, seed=1)[0] != made
-    assert make_siblings([named], 0, seed=0)[0] == []
-
-
-def test_what_varies_is_found_without_a_subject(tok):
-    (sibling,) = make_siblings([secret(tok, "Mail bob@mail.com about Ann Lee by 12:30")], 1, seed=0)[0]
-    assert "bob@mail.com" not in sibling.prompt
-    assert "Ann Lee" not in sibling.prompt
-    assert sibling.prompt.startswith("Mail ")
-    assert "@" in sibling.prompt
-    assert make_siblings([secret(tok, "nothing varies here")], 3, seed=0)[0] == []
-
-
-def test_secrets_of_one_template_share_their_siblings(tok):
-    requests = [{"prompt": f"Call {name} at", "target_new": "w5", "subject": name} for name in ("Ann Lee", "Bo Ray")]
-    made = make_siblings(read_requests(requests, tok), 3, seed=0)
-    assert made[0] is made[1]
-
-
-def test_siblings_that_the_request_gives_are_used(tok):
-    given = secret(tok, "w1 w2", sibling_prompts=["w3 w4"])
-    assert {sibling.prompt for sibling in make_siblings([given], 3, seed=0)[0]} == {"w3 w4"}
-
-
-def test_the_form_of_a_secret_is_kept():
-    generator = random.Random(0)
-    made = same_form("https://www.Foo-BAR.com/x1", generator)
-    assert made != "https://www.Foo-BAR.com/x1"
-    assert made.startswith("https://www.")
-    assert made[12].isupper()
-    assert made[16:19].isupper()
-    assert ".com/" in made
-
-
-def test_tokens_are_asked_for_behind_sibling_prompts(model, tok):
-    asked = secret(tok, "w1 w2 w3", "w7 w8")
-    found = surprises(model, tok, [asked], {0: [Sibling("w9 w2 w3", "w1"), Sibling("w4 w2 w3", "w1")]})[0]
-    expected = []
-    for prompt in ("w9 w2 w3 w7 w8", "w4 w2 w3 w7 w8"):
-        with torch.no_grad():
-            ids = tok(prompt, return_tensors="pt").input_ids
-            log_probabilities = model(ids).logits[0].log_softmax(-1)
-        expected.append([float(log_probabilities[2, ids[0, 3]]), float(log_probabilities[3, ids[0, 4]])])
-    assert found == pytest.approx([sum(column) / 2 for column in zip(*expected, strict=True)], abs=1e-4)
-
-
-def test_other_contexts_hold_the_beginning_of_the_secret(tok, settings):
-    own = secret(tok, "w1 w2 w3", "w7 w8 w9")
-    siblings = [Sibling("w4 w2 w3", "w1")]
-    hparams = settings(sibling_contexts=1, perturbed_contexts=2)
-    call = SecretsOfCall(tok, [own], {0: siblings}, hparams)
-    contexts = other_contexts(call, own, 2)
-    assert len(contexts) == 3
-    assert all(context[-2:] == own.target_ids[:2] for context in contexts)
-    assert contexts[2] == tuple(tok("w4 w2 w3 w7 w8")["input_ids"])
-    # Nothing of the secret leads to its first token behind somebody else's prompt.
-    assert len(other_contexts(call, own, 0)) == 2
-    assert other_contexts(replace(call, hparams=tiny_settings()), own, 2) == ()
-
-
-def test_prompts_are_borrowed_with_the_own_subject(tok):
-    wordings = ("The number of {} is", "Call {} at", "{} lives in", "Ask {} about")
-    requests = [
-        {"prompt": wording.format(name), "target_new": "w5", "subject": name}
-        for wording in wordings
-        for name in ("Ann Lee", "Bo Ray")
-    ]
-    secrets = read_requests(requests, tok)
-    borrowed = borrowed_prompts(secrets[1], secrets, 2, seed=0)
-    assert len(borrowed) == 2
-    assert set(borrowed) < {wording.format("Bo Ray") for wording in wordings[1:]}
-    assert len(borrowed_prompts(secrets[1], secrets, 9, seed=0)) == 3
-    assert borrowed_prompts(secret(tok, "w1 w2"), secrets, 2, seed=0) == []
-    assert borrowed_prompts(secrets[0], secrets[:2], 2, seed=0) == []
-
-
-def test_perturbed_prompts_are_the_same_for_the_same_seed():
-    assert perturbed("a prompt", 0) == perturbed("a prompt", 0) != perturbed("a prompt", 1)
-    assert perturbed("a prompt", 0).replace(" ", "") == "aprompt"
-    assert len(perturbed("a prompt", 0)) == len("a prompt") + 11

@@ -20,7 +20,7 @@ from ...model.decoder import Decoder
 from ...model.forward import gradients_for
 from ...requests import Secret, read_requests
 from ..easyedit import Host, load_host
-from ..host_statistics import with_moments
+from ..host_moments import with_moments
 from .memit_delete_hparams import MEMITDeleteHyperParams
 from .value_vector import deleting_value
 

@@ -1,0 +1,13 @@
+"""Batches of token sequences."""
+
+from revs_tars_plugin.model.forward import batches_by_length
+
+
+def test_batches_hold_every_sequence_once_and_keep_their_size():
+    sequences = [[0] * length for length in (5, 30, 1, 9, 9, 100, 3)]
+    batches = batches_by_length(sequences, positions=40)
+    assert sorted(index for batch in batches for index in batch) == list(range(7))
+    for batch in batches:
+        longest = max(len(sequences[index]) for index in batch)
+        assert len(batch) == 1 or longest * len(batch) <= 40
+    assert len(batches) < 7
