@@ -74,12 +74,12 @@ def apply_function(execute: Callable[..., EditSet]) -> Callable[..., tuple[nn.Mo
         keep_original_weight: bool = False,
         **kwargs: Any,
     ) -> tuple[nn.Module, OriginalWeights]:
-        """Edits a model so that it no longer gives what the requests ask to forget; the host's contract.
+        """Edits a model as `execute` computes it, so that what the requests ask to forget is gone; the host's contract.
 
         Args:
             model: A causal language model.
             tok: Its tokenizer.
-            requests: The host's request dictionaries.
+            requests: The host's request dictionaries, as `execute` takes them.
             hparams: The method's settings.
             copy: Edit a copy and leave `model` alone.
             return_orig_weights: Return what restores the weights.
@@ -101,5 +101,6 @@ def apply_function(execute: Callable[..., EditSet]) -> Callable[..., tuple[nn.Mo
         return model, OriginalWeights(model, edits, restores=return_orig_weights)
 
     apply.__name__ = apply.__qualname__ = f"apply_{execute.__name__.removeprefix('execute_')}_to_model"
+    apply.__doc__ = (apply.__doc__ or "").replace("`execute`", f"`{execute.__name__}`")
     apply.__module__ = execute.__module__
     return apply
