@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Literal
 
 from ..errors import HostError
-from . import release_bridge
+from . import main_bridge, release_bridge
 
 Generation = Literal["release", "main"]
 
@@ -42,7 +42,7 @@ class Host:
 
 
 def load_host() -> Host:
-    """Imports EasyEdit, bridging what its release needs on current libraries.
+    """Imports EasyEdit, bridging what it needs on current libraries.
 
     Raises:
         HostError: When it is not installed or cannot be imported; says why, and the two ways to install it.
@@ -51,6 +51,8 @@ def load_host() -> Host:
     generation = _generation(spec)
     if generation == "release":
         release_bridge.restore_transformers_names()
+    else:
+        main_bridge.restore_mask_module()
     try:
         package = importlib.import_module("easyeditor")
     except ImportError as error:

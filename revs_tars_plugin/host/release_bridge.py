@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 # Names that transformers 5 moved or dropped; the release's multimodal Q-Former imports them from their old place.
 _MOVED_NAMES = ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer")
+_NEEDS = "EasyEdit's multimodal editors need an older one (4.30)"
 _BRIDGED = "_revs_tars_runs_without_cuda"
 _ENTRY_POINTS = ("__init__", "edit", "batch_edit", "edit_dataset", "edit_requests")
 
@@ -23,7 +24,7 @@ def restore_transformers_names() -> None:
     """Puts the names back on `transformers.modeling_utils` that are no longer there; what is there stays."""
     for name in _MOVED_NAMES:
         if not hasattr(transformers.modeling_utils, name):
-            function = getattr(transformers.pytorch_utils, name, None) or _gone(name)
+            function = getattr(transformers.pytorch_utils, name, None) or gone(name, _NEEDS)
             setattr(transformers.modeling_utils, name, function)
 
 
@@ -108,10 +109,15 @@ def on_cpu(method: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _gone(name: str) -> Callable[..., Any]:
+def gone(name: str, who: str) -> Callable[..., Any]:
+    """Returns what stands in for a function that transformers dropped: it says so when it is called.
+
+    Args:
+        name: The function's name.
+        who: Who needs which version of transformers.
+    """
+
     def missing(*_args: Any, **_kwargs: Any) -> Any:
-        raise NotImplementedError(
-            f"transformers no longer has {name}; EasyEdit's multimodal editors need an older one (4.30)."
-        )
+        raise NotImplementedError(f"transformers no longer has {name}; {who}.")
 
     return missing

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder, LayerState
+from ..model.forward import BATCH_POSITIONS
 from .files import MomentFiles, SecondMoment
 from .ordinary_text import TextSource, sequences_of
 
-_BATCH_TOKENS = 2048
 # Bytes of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
 _MOST_BYTES = 2**29
 
@@ -148,7 +148,7 @@ def text_batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[i
     batch: list[Sequence[int]] = []
     for sequence in sequences:
         longest = max(map(len, [*batch, sequence]))
-        if batch and longest * (len(batch) + 1) > _BATCH_TOKENS:
+        if batch and longest * (len(batch) + 1) > BATCH_POSITIONS:
             yield batch
             batch = []
         batch.append(sequence)

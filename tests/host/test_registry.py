@@ -1,12 +1,15 @@
 """Registering with EasyEdit: harmless twice, refused where another has the name, clear where there is no host."""
 
+import importlib.machinery
 import subprocess
 import sys
 
 import pytest
+import transformers
 import transformers.modeling_utils
 
 from revs_tars_plugin import HostError, REVSHyperParams, TARSHyperParams, apply_revs_to_model, register
+from revs_tars_plugin.host.main_bridge import DROPPED_MODULE
 
 
 def test_the_methods_are_known_beside_the_hosts_own(host):
@@ -54,11 +57,18 @@ def test_nothing_is_bridged_that_the_generation_does_not_need(host):
     names = ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer")
     restored = [name for name in names if hasattr(transformers.modeling_utils, name)]
     bridged = hasattr(BaseEditor.edit, "__wrapped__")
+    dropped = sys.modules.get(DROPPED_MODULE)
+    stands_in = dropped is not None and dropped.__spec__ is None
     if host.generation == "main":
         assert not bridged
+        assert stands_in is (importlib.machinery.PathFinder.find_spec(DROPPED_MODULE, transformers.__path__) is None)
+        if stands_in:
+            with pytest.raises(NotImplementedError, match="no longer has AttentionMaskConverter; EasyEdit's UnKE"):
+                dropped.AttentionMaskConverter()
     else:
         import torch
 
+        assert not stands_in
         assert restored == list(names)
         assert bridged is not torch.cuda.is_available()
 

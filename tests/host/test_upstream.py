@@ -16,6 +16,7 @@ from revs_tars_plugin import HostError
 from revs_tars_plugin.cli import main
 from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.host import upstream
+from revs_tars_plugin.host.main_bridge import DROPPED_MODULE, DROPPED_NAMES
 
 HOME = os.environ.get("EASYEDIT_HOME")
 needs_clone = pytest.mark.skipif(not HOME, reason="EASYEDIT_HOME names no clone of branch main")
@@ -113,10 +114,16 @@ def test_the_clone_edits_by_itself(clone, tmp_path):
     settings = yaml.safe_load((clone / "hparams/REVS/llama3.2-3b.yaml").read_text())
     settings.update(device="cpu", max_tokens=1)
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
-    code = (
-        "import sys, runpy; sys.modules['revs_tars_plugin'] = sys.modules['jaxtyping'] = None; "
-        "sys.path.insert(0, '..'); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+    code = f"""
+import importlib.util, runpy, sys, types
+if importlib.util.find_spec("{DROPPED_MODULE}") is None:
+    # With this transformers the host cannot be imported by itself, whatever is installed beside it.
+    sys.modules["{DROPPED_MODULE}"] = types.SimpleNamespace(**dict.fromkeys({DROPPED_NAMES}))
+sys.modules["revs_tars_plugin"] = sys.modules["jaxtyping"] = None
+sys.path.insert(0, "..")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
     script = ["run_revs_tars.py", "--hparams", str(tmp_path / "settings.yaml"), "--model", str(demo_model())]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
