@@ -75,7 +75,7 @@ def test_run_runs_an_example_of_the_host_unchanged(host, tmp_path, monkeypatch):
     assert metrics["post"]["rewrite_acc"] == [1.0]
 
 
-def test_compare_prints_a_row_for_each(host, tmp_path, capsys):
+def test_compare_prints_a_row_for_each(host, ordinary_text, tmp_path, capsys):
     secrets, result = tmp_path / "secrets.csv", tmp_path / "comparison.json"
     secrets.write_text(
         "prompt,target,subject,retain\n"
@@ -83,7 +83,8 @@ def test_compare_prints_a_row_for_each(host, tmp_path, capsys):
         "The capital of Japan is,Tokyo,Japan,yes\n"
     )
     methods = [argument for name in ("REVS", "FT-L-delete") for argument in ("--method", name)]
-    arguments = ["compare", str(secrets), "-m", str(demo_model()), *methods, "-o", str(result), "--quiet"]
+    text = ["--text", ordinary_text["mom2_dataset"]]  # the model would need a minute or two to write its own
+    arguments = ["compare", str(secrets), "-m", str(demo_model()), *methods, *text, "-o", str(result), "--quiet"]
     assert main([*arguments, "--json", "--require", "REVS.efficacy>=0.99"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["method"], row["error"]) for row in rows] == [("no edit", None), ("REVS", None), ("FT-L-delete", None)]

@@ -219,7 +219,7 @@ def test_models_without_a_gate(make, refine, tok, settings):
         ({"refine": "whitend"}, 'refine is "whitend".*did you mean "whitened"'),
         ({"affinity": "cosin"}, 'did you mean "cosine"'),
         ({"matrices": []}, "matrices is empty"),
-        ({"matrices": ["downn"]}, 'matrices names "downn"'),
+        ({"matrices": ["downn"]}, r'matrices\[0\] is "downn"; it must be one of down, gate, up; did you mean "down"'),
         ({"matrices": ["gate"], "gate_module_tmp": ""}, 'gate_module_tmp is ""'),
         ({"prompt_template": "no slot"}, "needs one"),
         ({"n_edits": 0}, "n_edits is 0"),
