@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -79,6 +79,29 @@ def terminal_table(
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def table_of_rows(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    cell: Callable[[Any], str] = readable,
+    lines: bool = False,
+    unbroken: bool = False,
+) -> Table:
+    """Returns a table for a terminal of rows by their headings: texts stand on the left, figures on the right.
+
+    Args:
+        title: What stands above it.
+        rows: Values by headings; what a row lacks is empty.
+        cell: How a value is shown.
+        lines: See `terminal_table`.
+        unbroken: See `terminal_table`.
+    """
+    headings = headings_of(rows)
+    texts = [name for name in headings if any(isinstance(row.get(name), str) for row in rows)]
+    cells = [[cell(row.get(name)) for name in headings] for row in rows]
+    return terminal_table(title, headings, cells, left=texts, lines=lines, unbroken=unbroken)
 
 
 def print_tables(*tables: Table, width: int = _WIDTH) -> None:

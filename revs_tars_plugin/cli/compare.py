@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,20 +85,18 @@ def compare(
         raise InputError("--model needs FILE: prompts and what must not follow.")
     if requested is not None and requested.concepts:
         raise InputError("FILE holds concepts; the comparison is of secrets: CSV or JSON lines with prompt and target.")
-    run = _Comparison(
-        requested=requested,
-        model=model,
-        methods=method,
-        settings=dict(item.partition("=")[::2] for item in settings),
-        replacement=replacement,
-        text=text,
-        device=int(device) if device and device.isdigit() else device,
-        k=k,
-        seed=seed or 0,
-        verbose=verbose,
-        progress=not quiet,
-    )
-    rows, content = run()
+    arguments: dict[str, Any] = {
+        "settings": dict(item.partition("=")[::2] for item in settings),
+        "replacement": replacement,
+        "device": int(device) if device and device.isdigit() else device,
+        "k": k,
+        "seed": seed or 0,
+        "verbose": verbose,
+        "progress": not quiet,
+    }
+    if method:
+        arguments["methods"] = method
+    rows, content = _run(requested, model, text, arguments)
     if output is not None:
         from ..report.results import write_result
 
@@ -115,72 +111,44 @@ def compare(
     check_goals(require, {f"{row.method}.{name}": value for row in rows for name, value in _figures(row).items()})
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """What a comparison is run with."""
+def _run(
+    requested: RequestsFile | None, model: str, text: str | None, arguments: dict[str, Any]
+) -> tuple[list[ComparisonRow], dict[str, Any]]:
+    """Returns a row for each editor, and the whole result; the arguments are those of the host's `compare`."""
+    warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
+    from ..data.memorised import memorised_demo
+    from ..host import load_host
+    from ..host.comparison import compare as side_by_side
+    from ..report.results import result
+    from .loading import load_model, ordinary_chunks
 
-    requested: RequestsFile | None
-    model: str
-    methods: Sequence[str]
-    settings: Mapping[str, str]
-    replacement: str | None
-    text: str | None
-    device: int | str | None
-    k: int
-    seed: int
-    verbose: bool
-    progress: bool
+    host = load_host()  # first of all: where it is missing nobody waits for a model to learn
+    progress = arguments["progress"]
 
-    def __call__(self) -> tuple[list[ComparisonRow], dict[str, Any]]:
-        """Returns a row for each editor, and the whole result."""
-        warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
-        from ..data.memorised import memorised_demo
-        from ..host import load_host
-        from ..host.comparison import compare as side_by_side
-        from ..host.editors import EDITORS
-        from ..report.results import result
-        from .loading import load_model, ordinary_chunks
-
-        host = load_host()  # first of all: where it is missing nobody waits for a model to learn
-        requested, model, stats_dir = self.requested, self.model, None
-        if model == "demo":
-            folder, forget, retain = memorised_demo(self._learned)
-            requested = requested or RequestsFile(tuple(forget), tuple(retain))
-            stats_dir = folder.parent / "stats"
-            model = str(folder)
-        assert requested is not None
-        # The host loads the model again, so this one must not stay.
-        chunks = ordinary_chunks(
-            load_model(model, "cpu", "auto", progress=self.progress), self.text, self.seed, progress=self.progress
-        )
-        rows = side_by_side(
-            model,
-            requested.forget,
-            retain=requested.retain,
-            corpus=chunks,
-            methods=self.methods or tuple(EDITORS),
-            settings=self.settings,
-            replacement=self.replacement,
-            stats_dir=stats_dir,
-            k=self.k,
-            seed=self.seed,
-            device=self.device,
-            verbose=self.verbose,
-            progress=self.progress,
-        )
-        content = {
-            "model": Path(model).name,
-            "host": host.generation,
-            "k": self.k,
-            "forgotten": len(requested.forget),
-            "retained": len(requested.retain),
-            "rows": [row.to_dict() for row in rows],
-        }
-        return rows, result("comparison", content, redacted=True)
-
-    def _learned(self, epoch: int, loss: float) -> None:
-        if self.progress:
+    def learned(epoch: int, loss: float) -> None:
+        if progress:
             typer.echo(f"learning by heart, epoch {epoch + 1} of 12: loss {loss:.3f}", err=True)
+
+    if model == "demo":
+        folder, forget, retain = memorised_demo(learned)
+        requested = requested or RequestsFile(tuple(forget), tuple(retain))
+        arguments = {**arguments, "stats_dir": folder.parent / "stats"}
+        model = str(folder)
+    assert requested is not None
+    # The host loads the model again, so this one must not stay.
+    chunks = ordinary_chunks(
+        load_model(model, "cpu", "auto", progress=progress), text, arguments["seed"], progress=progress
+    )
+    rows = side_by_side(model, requested.forget, retain=requested.retain, corpus=chunks, **arguments)
+    content = {
+        "model": Path(model).name,
+        "host": host.generation,
+        "k": arguments["k"],
+        "forgotten": len(requested.forget),
+        "retained": len(requested.retain),
+        "rows": [row.to_dict() for row in rows],
+    }
+    return rows, result("comparison", content, redacted=True)
 
 
 def _title(content: dict[str, Any]) -> str:

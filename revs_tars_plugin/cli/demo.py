@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..formatting import headings_of, print_tables, terminal_table
+from ..formatting import print_tables, table_of_rows
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from torch import Tensor, nn
 
     from ..edits.edit_set import EditSet
@@ -86,9 +85,9 @@ def show_demo(*, as_json: bool = False) -> None:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
     print(f"\nEasyEdit ({demo.host}) with alg_name: REVS, then TARS, on {demo.model}; {versions}\n")  # noqa: T201
     print_tables(
-        _table("Forgotten", rows["facts"], lines=True),
-        _table(f"Removed: {CONCEPT}", rows["concept"]),
-        _table("Unrelated", rows["unrelated"]),
+        table_of_rows("Forgotten", rows["facts"], cell=_cell, lines=True, unbroken=True),
+        table_of_rows(f"Removed: {CONCEPT}", rows["concept"], cell=_cell, unbroken=True),
+        table_of_rows("Unrelated", rows["unrelated"], cell=_cell, unbroken=True),
     )
     slowest = max(target.seconds for target in demo.targets)
     mean = sum(target.seconds for target in demo.targets) / len(demo.targets)
@@ -263,19 +262,6 @@ def _unrelated_rows(demo: _Demo) -> list[dict[str, Any]]:
         }
         for index, prompt in enumerate(UNRELATED)
     ]
-
-
-def _table(title: str, rows: Sequence[dict[str, Any]], *, lines: bool = False) -> Table:
-    headings = headings_of(rows)
-    texts = [name for name, value in rows[0].items() if isinstance(value, str)]
-    return terminal_table(
-        title,
-        headings,
-        [[_cell(row[name]) for name in headings] for row in rows],
-        left=texts,
-        lines=lines,
-        unbroken=True,
-    )
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from ..errors import InputError, did_you_mean
-from ..formatting import headings_of, print_tables, readable, terminal_table
+from ..formatting import print_tables, table_of_rows
 from ..report.redaction import Redactor
 
 
@@ -56,10 +56,7 @@ def print_json(content: Any) -> None:
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints rows of figures and short texts; figures stand on the right."""
-    headings = headings_of(rows)
-    texts = [name for name in headings if any(isinstance(row.get(name), str) for row in rows)]
-    cells = [[readable(row.get(name)) for name in headings] for row in rows]
-    print_tables(terminal_table(title, headings, cells, left=texts))
+    print_tables(table_of_rows(title, rows))
 
 
 _GOAL = re.compile(r"\s*(?P<name>[^<>=]+?)\s*(?P<sign><=|>=)\s*(?P<bound>\S+)\s*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -46,7 +47,7 @@ class WeightEdit(Protocol):
         ...
 
     def write(self, place: WeightPlace, *, applied: bool) -> None:
-        """Writes the weight as it is after (`applied`) or before the edit; breaking off and doing it again is safe."""
+        """Writes the weight as it is after (`applied`) or before the edit; writing before mends what broke off."""
         ...
 
     def forget(self, place: WeightPlace) -> None:
@@ -153,7 +154,7 @@ class LowRankEdit:
         """How many numbers the edit changes at most: all of the weight."""
         return len(self.keys) * self.values.shape[1]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What edits of the same content have in common, and no others."""
         parts = (self.name, str(self.neuron_dim), self.fingerprint, fingerprint(self.keys), fingerprint(self.values))
@@ -179,7 +180,9 @@ class LowRankEdit:
         if product is None:
             return
         weight = place.weight
-        weight.copy_(product.before.load())
+        # When the product is first added the weight is what was just kept; large ones would be read back from the disk.
+        if product.fingerprint or not applied:
+            weight.copy_(product.before.load())
         if applied:
             add_product(weight, self.neuron_dim, self.keys, self.values)
             product.fingerprint = fingerprint(weight)

@@ -17,20 +17,18 @@ from tqdm import tqdm
 from ..data.secret_files import SecretRecord
 from ..errors import InputError, did_you_mean
 from ..evaluation import RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
-from ..hyperparams import UnlearnHyperParams, packaged_hparams
+from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
 from ..model.tensors import fingerprint
 from ..moments.second_moments import ordinary_moments
 from . import unlearn_editor
 from .easyedit import Host
-from .editors import EDITORS
+from .editors import EDITORS, editor_of
 from .registry import register
 from .settings import load_settings
 
 NO_EDIT = "no edit"
-# The name of the packaged settings of an editor that is not among ours.
-PACKAGED = "smollm2-135m"
 
 
 @dataclass(frozen=True)
@@ -179,9 +177,7 @@ def _settings(host: Host, name: str, chosen: Mapping[str, str | Path], common: M
     known = host.module("util.alg_dict").ALG_DICT
     if name not in known:
         raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
-    packaged = EDITORS[name].settings if name in EDITORS else packaged_hparams(name) / f"{PACKAGED}.yaml"
-    path = chosen.get(name) or packaged
-    hparams = load_settings(host, name, path)
+    hparams = load_settings(host, name, chosen.get(name) or editor_of(name).settings)
     for key, value in common.items():
         if hasattr(hparams, key):
             setattr(hparams, key, value)

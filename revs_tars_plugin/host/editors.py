@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hyperparams import packaged_hparams
-from .registry import MEMIT_DELETE, REGISTERED
+from ..methods import METHODS
+from .registry import MEMIT_DELETE
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,21 @@ class Editor:
     hosts_moments: bool = False
 
 
-def _hosts_own(name: str, **reads: bool) -> dict[str, Editor]:
-    return {name: Editor(packaged_hparams(name) / "smollm2-135m.yaml", **reads)}
+def _packaged(name: str, **reads: bool) -> Editor:
+    return Editor(packaged_hparams(name) / "smollm2-135m.yaml", **reads)
 
 
 # Published methods first, what they compare with last.
 EDITORS: Mapping[str, Editor] = {
-    **{name: Editor(method.best_file) for name, method in REGISTERED.items() if method.paper is not None},
-    **_hosts_own("FT"),
-    **_hosts_own("ROME", needs_subject=True),
-    **_hosts_own("MEMIT", needs_subject=True, hosts_moments=True),
-    **{name: Editor(method.best_file) for name, method in REGISTERED.items() if method.paper is None},
+    **{name: Editor(method.best_file) for name, method in METHODS.items() if method.paper is not None},
+    "FT": _packaged("FT"),
+    "ROME": _packaged("ROME", needs_subject=True),
+    "MEMIT": _packaged("MEMIT", needs_subject=True, hosts_moments=True),
+    **{name: Editor(method.best_file) for name, method in METHODS.items() if method.paper is None},
     MEMIT_DELETE.name: Editor(MEMIT_DELETE.best_file, needs_subject=True, hosts_moments=True),
 }
+
+
+def editor_of(name: str) -> Editor:
+    """Returns what is known of an `alg_name`; of one that is not in the table no more than where its YAML would be."""
+    return EDITORS.get(name) or _packaged(name)

@@ -7,7 +7,6 @@ is made. Importing this module does neither.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..model.module_names import ModuleNames
 from ..moments.second_moments import ordinary_moments
 from .easyedit import load_host
 from .edit_recorder import EditRecorder
-from .editors import EDITORS, Editor
+from .editors import editor_of
 from .host_moments import with_moments
 from .registry import REGISTERED, register
 from .release_bridge import on_cpu
@@ -47,11 +46,6 @@ class Unlearning:
     edit: Any
     batch_edit: Any
     _prepare_requests: Any
-
-    @property
-    def _editor(self) -> Editor:
-        """What is known of the method that is run; nothing of one that is not ours and not the host's own."""
-        return EDITORS.get(self.alg_name, Editor(Path()))
 
     def unlearn(
         self,
@@ -96,7 +90,7 @@ class Unlearning:
             HostError: When the method does not edit weights.
         """
         records = _records(prompts, secrets, subjects, rephrase_prompts)
-        if subjects is None and self._editor.needs_subject:
+        if subjects is None and editor_of(self.alg_name).needs_subject:
             raise InputError(f"{self.alg_name} needs subjects: for each prompt, the words in it that it is about.")
         retained = [record if isinstance(record, SecretRecord) else SecretRecord(*record) for record in retain or ()]
         names = ModuleNames.of(self.hparams)
@@ -109,7 +103,7 @@ class Unlearning:
         else:
             written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
         hparams = self.hparams
-        if self._editor.hosts_moments:
+        if editor_of(self.alg_name).hosts_moments:
             self.hparams = with_moments(load_host(), self.model, self.tok, hparams)
         elif isinstance(hparams, UnlearnHyperParams) and hparams.reads_moments:
             # Measured once a model and kept on disk; no part of a secret's time.
@@ -150,14 +144,13 @@ class Unlearning:
         """Runs the host's edit with the recorder in the method's place; returns its metrics, in order."""
         batch_size = getattr(self.hparams, "batch_size", 1)
         size = len(records) if self.alg_name in REGISTERED and batch_size == 1 else batch_size
-        together = size > 1 and load_host().module("editors.batch_editor").BatchEditor.is_batchable_method(
-            self.alg_name
-        )
+        batch_editor = load_host().module("editors.batch_editor").BatchEditor
+        together = size > 1 and batch_editor.is_batchable_method(self.alg_name)
         chunks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
         apply, side = self.apply_algo, self.tok.padding_side
         self.apply_algo = recorder
         # The host decides this when it loads a model; here one editor may have run other methods before.
-        self.tok.padding_side = "right" if self._editor.needs_subject else "left"
+        self.tok.padding_side = "right" if editor_of(self.alg_name).needs_subject else "left"
         metrics: list[dict[str, Any]] = []
         try:
             for chunk in chunks if together else [range(len(records))]:
@@ -210,9 +203,8 @@ class Unlearning:
         # The release measures "pre" when the edit is in place already, and knows locality by another name there.
         before = self._release_quality(arguments)
         locality = arguments.pop("locality_inputs", None)
-        metrics = self.batch_edit(**arguments, locality_prompts=locality, keep_original_weight=False, verbose=verbose)[
-            0
-        ]
+        arguments.update(locality_prompts=locality, keep_original_weight=False, verbose=verbose)
+        metrics = self.batch_edit(**arguments)[0]
         for metric, pre in zip(metrics, before, strict=True):
             metric["pre"] = pre
             for key in (metric["requested_rewrite"].get("locality") or {}) if locality else ():

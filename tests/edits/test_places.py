@@ -79,7 +79,7 @@ def test_an_edit_that_is_applied_again_and_again_keeps_one_copy(model, tok, requ
         loaded.undo(model)
     edits.apply(model)
     assert {len(products) for products in edits._applied.values()} == {1}
-    copied = pickle.loads(pickle.dumps(edits))
+    copied = pickle.loads(pickle.dumps(edits))  # as it goes to a worker process; no file is read
     assert len(copied.edits) == len(edits.edits)
     copied.undo(model)
 

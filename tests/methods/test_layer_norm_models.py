@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from architectures import gpt2, gptj
+from architectures import PROMPT, gpt2, gptj, said
 from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import execute_revs
@@ -38,10 +38,8 @@ def test_ranks_are_reached_and_undo_is_bitwise(make, localization, tok, tmp_path
         mom2_n_samples=20,
         stats_dir=str(tmp_path),
     )
-    prompt = "w1 w2 w3"
-    with torch.no_grad():
-        said = int(model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1].argmax())
-    requests = [{"prompt": prompt, "target_new": tok.decode([said])}]
+    target = said(model, tok)
+    requests = [{"prompt": PROMPT, "target_new": tok.decode([target])}]
     before = snapshot(model)
     edits = execute_revs(model, tok, requests, hparams)
     assert_same_bits(model, before)
@@ -49,7 +47,7 @@ def test_ranks_are_reached_and_undo_is_bitwise(make, localization, tok, tmp_path
     (secret,) = read_requests(requests, tok)
     with torch.no_grad():
         logits = model(torch.tensor([secret.context(0)])).logits[0, -1]
-    assert int((logits > logits[said]).sum()) >= 60
+    assert int((logits > logits[target]).sum()) >= 60
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed <= {ff2.format(layer) + ".weight" for layer in range(3)}
     edits.undo(model)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
+from architectures import said
 from helpers import assert_same_bits, covariance_settings, snapshot, tiny_settings, tiny_tars
 from peft import LoraConfig, get_peft_model
 
@@ -52,18 +53,13 @@ def wrapped(model):
     return get_peft_model(model, config).eval()
 
 
-def said(model, tok, prompt):
-    with torch.no_grad():
-        return tok.decode([int(model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1].argmax())])
-
-
 @pytest.mark.parametrize("localization", ["neurons", "covariance"])
 def test_a_model_with_an_adapter_is_edited_in_its_base_weights(wrapped, tok, tmp_path, localization):
     before = snapshot(wrapped)
     prompt = "w1 w2 w3"
-    with_adapter = said(wrapped, tok, prompt)
+    with_adapter = tok.decode([said(wrapped, tok, prompt)])
     with wrapped.disable_adapter():
-        assert said(wrapped, tok, prompt) != with_adapter  # the adapter decides what is said
+        assert tok.decode([said(wrapped, tok, prompt)]) != with_adapter  # the adapter decides what is said
     request = {"prompt": prompt, "target_new": with_adapter}
     edits = execute_revs(wrapped, tok, [request], settings(localization, tmp_path))
     assert_same_bits(wrapped, before)
@@ -90,7 +86,7 @@ def test_a_model_with_an_adapter_is_edited_in_its_base_weights(wrapped, tok, tmp
 def test_tars_on_a_model_with_an_adapter(wrapped, tok, tmp_path):
     before = snapshot(wrapped)
     prompt = "w1 w2 w3"
-    request = {"prompt": prompt, "target_new": said(wrapped, tok, prompt)}
+    request = {"prompt": prompt, "target_new": tok.decode([said(wrapped, tok, prompt)])}
     hparams = tiny_tars(
         stats_dir=str(tmp_path), min_probability=0.001, goal_probability=0.0005, affinity="contribution"
     )

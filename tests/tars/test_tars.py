@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import gpt2, gptj
+from architectures import gpt2, gptj, said
 from helpers import assert_same_bits, snapshot, tiny_tars
 
 from revs_tars_plugin import EditConflictError, InputError, apply_tars_to_model, execute_tars
@@ -18,8 +18,7 @@ def concepts(model, tok):
 def said_after(model, tok, prompts):
     found = []
     for prompt in prompts:
-        with torch.no_grad():
-            name = tok.decode([int(model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1].argmax())])
+        name = tok.decode([said(model, tok, prompt)])
         found += [{"prompt": text, "ground_truth": name} for text in (prompt, "w9 " + prompt)]
     return found
 
