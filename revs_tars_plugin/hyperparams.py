@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 import yaml
 
 from .errors import InputError, did_you_mean
+from .forgotten import ForgetField
 
 T = TypeVar("T", bound="UnlearnHyperParams")
 
@@ -36,6 +37,10 @@ class UnlearnHyperParams:
         model_parallel: Let the host spread the model over devices.
         fp16: Let the host load the model in float16 (branch main).
         seed: Seed of the method's own random generator; the global ones are left alone.
+        forget_field: Which field of a request holds what is forgotten, for requests without a "forget": `forget`,
+            `ground_truth` or `target_new`. Left out, it is guessed, with a warning; see `forgotten_texts`.
+        chat_template: Put prompts through the tokenizer's chat template, as what a user says.
+        max_output_length: How many tokens the host's `SafetyEditor` lets the model write.
         mom2_dataset: Ordinary text, where a method compares with it: a file, a Hugging Face data set, or `sampled` from
             the model itself.
         mom2_n_samples: How many texts of it.
@@ -58,6 +63,9 @@ class UnlearnHyperParams:
     model_parallel: bool = False
     fp16: bool = False
     seed: int = 0
+    forget_field: ForgetField = ""
+    chat_template: bool = False
+    max_output_length: int = 60
     mom2_dataset: str = "sampled"
     mom2_n_samples: int = 64
     mom2_dtype: str = "float32"
@@ -84,7 +92,7 @@ class UnlearnHyperParams:
             raise InputError("model_name is empty; name a checkpoint folder or a hub model.")
         self.model_name = str(Path(self.model_name).expanduser()) if self.model_name[0] == "~" else self.model_name
         check_templates(self)
-        for name in ("batch_size", "max_length", "mom2_n_samples"):
+        for name in ("batch_size", "max_length", "max_output_length", "mom2_n_samples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 

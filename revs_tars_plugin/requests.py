@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .chat import chat_prompt
 from .errors import InputError
-
-# What EasyEdit's release fills in when the caller gave no ground truth.
-_NO_GROUND_TRUTH = "<|endoftext|>"
+from .forgotten import ForgetField, forgotten_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +17,8 @@ class Secret:
     """A prompt and the text that the model must no longer continue it with.
 
     Attributes:
-        index: Position of the request in the call.
+        index: Its number among the secrets of the call.
+        request: Position of its request in the call; a request may have several secrets.
         prompt: The text that leads to the secret.
         target: The secret itself.
         subject: What the prompt is about, when the request says so.
@@ -29,6 +29,7 @@ class Secret:
     """
 
     index: int
+    request: int
     prompt: str
     target: str
     subject: str | None
@@ -46,16 +47,18 @@ def read_requests(
     requests: Sequence[Mapping[str, Any]],
     tok: Any,
     *,
+    forget_field: ForgetField = "",
+    chat_template: bool = False,
     context_length: int | None = None,
     max_prompt_length: int = 0,
 ) -> list[Secret]:
-    """Turns the host's requests into secrets.
-
-    What is forgotten is `ground_truth` where the request has a real one, else `target_new`.
+    """Turns the host's requests into secrets, one for each text that a request asks to forget.
 
     Args:
-        requests: The host's request dictionaries.
+        requests: The host's request dictionaries; see `forgotten_texts` for what is forgotten.
         tok: The model's tokenizer.
+        forget_field: The settings' `forget_field`.
+        chat_template: Whether prompts go through the tokenizer's chat template.
         context_length: The most tokens the model takes, if known.
         max_prompt_length: Longer prompts are cut at their beginning, a BOS token stays; 0 cuts none.
 
@@ -63,19 +66,27 @@ def read_requests(
         InputError: Naming the request and its field.
     """
     if isinstance(requests, Mapping) or not isinstance(requests, Sequence) or isinstance(requests, str):
-        raise InputError('requests must be a list of dictionaries with "prompt" and "target_new" or "ground_truth".')
+        raise InputError('requests must be a list of dictionaries with "prompt" and "forget".')
     if not requests:
         raise InputError("requests is empty; give at least one prompt with the text to forget.")
-    return [_read(index, request, tok, context_length, max_prompt_length) for index, request in enumerate(requests)]
-
-
-def forgotten_text(request: Mapping[str, Any]) -> str | None:
-    """Returns the text that a request asks to forget, or None where it names none."""
-    for key in ("ground_truth", "target_new"):
-        value = request.get(key)
-        if isinstance(value, str) and value.strip() and value != _NO_GROUND_TRUTH:
-            return value
-    return None
+    for index, request in enumerate(requests):
+        _check(index, request)
+    texts = forgotten_texts(requests, forget_field)
+    if chat_template:
+        requests = [_in_chat(tok, request) for request in requests]
+    pairs = [(number, target) for number, targets in enumerate(texts) for target in targets]
+    return [
+        _secret(
+            requests[number],
+            target,
+            tok,
+            index=index,
+            number=number,
+            context_length=context_length,
+            max_prompt_length=max_prompt_length,
+        )
+        for index, (number, target) in enumerate(pairs)
+    ]
 
 
 def join(prompt: str, target: str) -> str:
@@ -137,26 +148,42 @@ def perturbed(prompt: str, seed: int, inserted: int = 10, characters: str = " ")
     return prompt + generator.choice(characters)
 
 
-def _read(
-    index: int, request: Mapping[str, Any], tok: Any, context_length: int | None, max_prompt_length: int
-) -> Secret:
+def _check(index: int, request: Any) -> None:
     if not isinstance(request, Mapping):
         raise InputError(f"Request {index} is a {type(request).__name__}; it must be a dictionary.")
-    prompt = request.get("prompt")
+    prompt, subject = request.get("prompt"), request.get("subject")
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(f'Request {index}: "prompt" is empty; give the text that leads to the secret.')
-    target = forgotten_text(request)
-    if target is None:
-        raise InputError(f'Request {index} has nothing to forget: give the text in "ground_truth" or "target_new".')
-    subject = request.get("subject")
     if subject is not None and not isinstance(subject, str):
         raise InputError(f'Request {index}: "subject" is a {type(subject).__name__}; it must be a text.')
+    for key in ("sibling_prompts", "retain_texts"):
+        texts = request.get(key) or ()
+        if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise InputError(f'Request {index}: "{key}" must be a list of texts.')
+
+
+def _in_chat(tok: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    siblings = [chat_prompt(tok, prompt) for prompt in request.get("sibling_prompts") or ()]
+    return {**request, "prompt": chat_prompt(tok, request["prompt"]), "sibling_prompts": siblings}
+
+
+def _secret(
+    request: Mapping[str, Any],
+    target: str,
+    tok: Any,
+    *,
+    index: int,
+    number: int,
+    context_length: int | None,
+    max_prompt_length: int,
+) -> Secret:
+    prompt = request["prompt"]
     prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
     if not target_ids:
-        raise InputError(f'Request {index}: the text to forget tokenises to nothing after its "prompt".')
+        raise InputError(f'Request {number}: the text to forget tokenises to nothing after its "prompt".')
     if not prompt_ids:
         raise InputError(
-            f'Request {index}: "prompt" has no token of its own before the text to forget; make it longer.'
+            f'Request {number}: "prompt" has no token of its own before the text to forget; make it longer.'
         )
     if max_prompt_length and len(prompt_ids) > max_prompt_length:
         start = prompt_ids[:1] if prompt_ids[0] == tok.bos_token_id else ()
@@ -164,24 +191,17 @@ def _read(
     length = len(prompt_ids) + len(target_ids)
     if context_length is not None and length > context_length:
         raise InputError(
-            f'Request {index}: "prompt" and the text to forget take {length} tokens, but the model reads '
+            f'Request {number}: "prompt" and the text to forget take {length} tokens, but the model reads '
             f"{context_length}; shorten the prompt."
         )
-    siblings, retain = (_texts(index, request, key) for key in ("sibling_prompts", "retain_texts"))
     return Secret(
         index=index,
+        request=number,
         prompt=prompt,
         target=target,
-        subject=subject,
+        subject=request.get("subject"),
         prompt_ids=prompt_ids,
         target_ids=target_ids,
-        siblings=siblings,
-        retain=retain,
+        siblings=tuple(request.get("sibling_prompts") or ()),
+        retain=tuple(request.get("retain_texts") or ()),
     )
-
-
-def _texts(index: int, request: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    texts = request.get(key) or ()
-    if isinstance(texts, str) or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise InputError(f'Request {index}: "{key}" must be a list of texts.')
-    return tuple(texts)

@@ -37,14 +37,32 @@ def byte_bpe():
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
 
 
-def test_ground_truth_is_forgotten_when_it_is_a_real_one(tok):
-    def forgotten(**fields):
-        return read_requests([{"prompt": "w1 w2", **fields}], tok)[0].target
+def test_a_chat_prompt_is_tokenised_as_the_template_itself_does_it(byte_bpe):
+    byte_bpe.chat_template = "{{ bos_token }}{% for m in messages %}User: {{ m.content }}\n{% endfor %}Answer:"
+    (secret,) = read_requests([{"prompt": "my mail is", "forget": "ann"}], byte_bpe, chat_template=True)
+    assert secret.prompt == "User: my mail is\nAnswer:"
+    expected = byte_bpe.apply_chat_template([{"role": "user", "content": "my mail is"}], add_generation_prompt=True)
+    ids = list(expected["input_ids"] if hasattr(expected, "keys") else expected)
+    assert list(secret.prompt_ids) == [id_ for id_ in ids if id_ != 1]
+    assert secret.prompt_ids.count(0) == 1  # one BOS, not two
+    assert byte_bpe.decode(secret.target_ids) == " ann"
+    (plain,) = read_requests([{"prompt": "my mail is", "forget": "ann"}], byte_bpe)
+    assert plain.prompt_ids != secret.prompt_ids
 
-    assert forgotten(target_new="w3", ground_truth="w4") == "w4"
-    assert forgotten(target_new="w3", ground_truth=None) == "w3"
-    assert forgotten(target_new="w3", ground_truth="<|endoftext|>") == "w3"
-    assert forgotten(target_new="w3") == "w3"
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tok):
+    with pytest.raises(InputError, match="no chat template"):
+        read_requests([{"prompt": "w1", "forget": "w2"}], tok, chat_template=True)
+
+
+def test_every_alias_is_a_secret_of_its_own(tok):
+    requests = [{"prompt": "w1", "forget": ["w2", "w3 w4", "w2"]}, {"prompt": "w5", "forget": "w6"}]
+    secrets = read_requests(requests, tok)
+    assert [(secret.index, secret.request, secret.target) for secret in secrets] == [
+        (0, 0, "w2"),
+        (1, 0, "w3 w4"),
+        (2, 1, "w6"),
+    ]
 
 
 @pytest.mark.parametrize("wrap", [lambda tok: tok, Slow], ids=["with offsets", "without offsets"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -35,29 +33,29 @@ def run(
     *,
     context: typer.Context,
     script: Annotated[Path, typer.Argument(metavar="SCRIPT", help="A Python script that uses EasyEdit, unchanged.")],
+    forget: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="The field of the script's JSON records that holds what is forgotten."),
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Let edits stay where the script does not say sequential_edit.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Run a script that uses EasyEdit with REVS and TARS registered; ARGS behind it are the script's own.
+    """Run a script that uses EasyEdit with REVS and TARS among its methods; ARGS behind it are the script's own.
 
-    Our own options stand in front of the script.
+    Our own options stand in front of the script. Where it chooses MEMIT by name it can choose ours, too. EasyEdit's
+    scripts pass the new answer alone: --forget ground_truth (answers, in ZsRE's file) says which one is forgotten.
 
-    Example: revs-tars run EasyEdit/examples/run_knowedit_llama2.py --editing_method=FT ...
+    Example: revs-tars run --forget ground_truth EasyEdit/examples/run_knowedit_llama2.py --editing_method=REVS ...
     """
     if not script.is_file():
         raise InputError(f"There is no script {script}; name a Python file.")
-    from ..host import register
+    from ..host.scripts import run_script
 
-    register()
-    kept = sys.argv, sys.path[:]
-    sys.argv = [str(script), *context.args]
-    sys.path.insert(0, str(script.resolve().parent))  # as Python does for a script
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        run_script(script, context.args, forget=forget, keep=keep)
     except SystemExit as leaving:
         code = leaving.code
         if code:
             if not isinstance(code, int):
                 typer.echo(code, err=True)
             raise typer.Exit(code if isinstance(code, int) else 1) from None
-    finally:
-        sys.argv, sys.path[:] = kept

@@ -83,7 +83,8 @@ def edit(
     assert chosen.execute is not None
     edits = chosen.execute(loaded.model, loaded.tok, _requests(requested, protect), hparams, progress=not quiet)
     seconds = time.perf_counter() - start
-    edits.save(output, include_requests=include_requests)
+    if edits.edits:
+        edits.save(output, include_requests=include_requests)
     if merged is not None:
         edits.apply(loaded.model)
         save_model(loaded, merged)
@@ -96,13 +97,15 @@ def edit(
         "n_changed": edits.n_changed,
         "seconds": seconds,
     }
+    written = str(output) if edits.edits else None
     if json:
-        print_json({"summary": summary, "outcomes": rows, "edit": str(output), "merged": merged and str(merged)})
+        print_json({"summary": summary, "outcomes": rows, "edit": written, "merged": merged and str(merged)})
     else:
         print_table(f"{chosen.name} on {Path(loaded.name).name}", rows)
         typer.echo(
             f"{summary['reached']:.0%} reached their goal; {edits.n_changed:,} numbers changed; {seconds:.1f} s.\n"
-            f"The edit: {output}" + (f"\nThe edited model: {merged}" if merged else "")
+            f"{f'The edit: {written}' if written else 'Nothing had to be changed, so no edit was written.'}"
+            + (f"\nThe edited model: {merged}" if merged else "")
         )
     check_goals(require, options.as_goals(summary))
 

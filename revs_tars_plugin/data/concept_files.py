@@ -36,7 +36,10 @@ class ConceptRecord:
 
     def requests(self) -> list[dict[str, str]]:
         """Returns the host's requests that remove it, one for each of its prompts."""
-        return [{"prompt": prompt, "target_new": self.name, "ground_truth": self.name} for prompt in self.prompts]
+        return [
+            {"prompt": prompt, "forget": self.name, "target_new": self.name, "ground_truth": self.name}
+            for prompt in self.prompts
+        ]
 
 
 def read_concepts_file(path: str | Path | None = None) -> tuple[list[ConceptRecord], list[str]]:

@@ -37,7 +37,13 @@ class SecretRecord:
 
     def request(self) -> dict[str, str]:
         """Returns the host's request that forgets it."""
-        request = {"prompt": self.prompt, "target_new": self.target, "ground_truth": self.target}
+        # The host's evaluation reads the fields after "forget".
+        request = {
+            "prompt": self.prompt,
+            "forget": self.target,
+            "target_new": self.target,
+            "ground_truth": self.target,
+        }
         return request if self.subject is None else {**request, "subject": self.subject}
 
 

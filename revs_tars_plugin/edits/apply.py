@@ -40,8 +40,7 @@ class OriginalWeights(Mapping[str, Tensor]):
         edits = self._by_name[name]
         place = WeightPlace.of(self._model, name)
         weight = place.weight
-        # Several edits of one weight change different neurons of it.
-        for edit in edits:
+        for edit in reversed(edits):
             weight = edit.original(place, weight)
         return weight
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn, no_grad
 
-from ..errors import EditConflictError
+from ..errors import EditConflictError, InputError
 from ..model.tensors import fingerprint
 from .files import SavedEdit, read_edit, write_edit
 from .peft import export_peft
 from .places import AppliedProduct, WeightPlace
-from .weight_edits import WeightEdit
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
 
 
 class Outcome(Protocol):
@@ -44,7 +45,7 @@ class EditSet:
 
     Attributes:
         method: The algorithm's name.
-        edits: One entry per changed weight; several where they change different neurons of it.
+        edits: The changes in the order in which they are made; a weight may be changed more than once.
         outcomes: What became of each target, as the method's own records.
         settings: The method's settings, plain values.
         requests: What was asked for. It holds the secrets, so it is neither printed nor, unless asked for, saved.
@@ -58,25 +59,49 @@ class EditSet:
     # What stood in each module before this edit was applied there: it lives as long as the edit and the module do.
     _applied: _Applied = field(default_factory=_Applied, init=False, repr=False, compare=False)
 
+    @classmethod
+    def in_order(cls, parts: Sequence[EditSet]) -> EditSet:
+        """Joins edits that were applied one after another, of one or several calls, into one that does all of it.
+
+        It keeps for the models they are applied to what the parts keep, so it can undo them after the parts are gone.
+
+        Args:
+            parts: At least one, the first one applied first; the settings are the first one's.
+        """
+        joined = cls(
+            parts[0].method,
+            tuple(edit for part in parts for edit in part.edits),
+            tuple(outcome for part in parts for outcome in part.outcomes),
+            settings=parts[0].settings,
+            requests=tuple(request for part in parts for request in part.requests),
+        )
+        for part in parts:
+            for module, products in part._applied.items():
+                joined._applied.setdefault(module, []).extend(products)
+        return joined
+
     def apply(self, model: nn.Module) -> None:
         """Writes the edit into the model's weights, all of it or nothing.
 
         Raises:
             EditConflictError: When a weight is not, bit for bit, the one the edit was computed for.
         """
-        places = self._places(model)
-        self._check(places, applied=False)
-        for _, place in places:
-            self._applied[place.module] = []
+        done: list[tuple[WeightEdit, WeightPlace]] = []
         try:
-            for edit, place in places:
+            for edit, place in self._places(model):
+                # What an earlier entry wrote is what this one was computed for, but for rounding on other devices.
+                overlaid = isinstance(edit, LowRankEdit) and any(place == other for _, other in done)
+                if not overlaid and not edit.stands_in(place, applied=False):
+                    raise EditConflictError(_conflict(edit, place, applying=True))
+                if all(place.module is not other.module for _, other in done):
+                    self._applied[place.module] = []
+                done.append((edit, place))
                 edit.prepare(place, self._applied[place.module])
-            for edit, place in places:
                 edit.write(place, applied=True)
         except BaseException:
-            for edit, place in places:
+            for edit, place in reversed(done):
                 edit.write(place, applied=False)
-            self._forget(places)
+            self._forget(done)
             raise
 
     def undo(self, model: nn.Module) -> None:
@@ -86,17 +111,28 @@ class EditSet:
 
         Raises:
             EditConflictError: When the edit is not in place, or a later edit changed the same weights.
+            InputError: When it holds no change.
         """
-        places = self._places(model)
-        self._check(places, applied=True)
+        self._refuse_empty("undo")
+        done: list[tuple[WeightEdit, WeightPlace]] = []
         try:
-            for edit, place in places:
+            for edit, place in reversed(self._places(model)):
+                if not edit.stands_in(place, applied=True):
+                    raise EditConflictError(_conflict(edit, place, applying=False))
+                done.append((edit, place))
                 edit.write(place, applied=False)
         except BaseException:
-            for edit, place in places:
+            for edit, place in reversed(done):
                 edit.write(place, applied=True)
             raise
-        self._forget(places)
+        self._forget(done)
+
+    def stands_in(self, model: nn.Module) -> bool:
+        """Says whether the model's weights are as this edit left them; an edit that holds no change stands in none."""
+        last = {edit.name: edit for edit in self.edits}
+        return bool(last) and all(
+            edit.stands_in(WeightPlace.of(model, name), applied=True) for name, edit in last.items()
+        )
 
     def undo_by_base(self, model: nn.Module, base: nn.Module) -> None:
         """Takes the edit out of a model that was saved with it in place, all of it or nothing.
@@ -144,7 +180,9 @@ class EditSet:
 
         Raises:
             EditFileError: When it cannot be written; what stood there before is as it was.
+            InputError: When it holds no change.
         """
+        self._refuse_empty("save")
         requests = self.requests if include_requests else None
         write_edit(path, SavedEdit(self.method, self.edits, self.settings, requests))
 
@@ -172,8 +210,11 @@ class EditSet:
 
     @property
     def n_changed(self) -> int:
-        """How many numbers the edit changes at most."""
-        return sum(edit.n_changed for edit in self.edits)
+        """How many numbers the edit changes at most; what several entries change counts once."""
+        by_weight: dict[str, list[WeightEdit]] = {}
+        for edit in self.edits:
+            by_weight.setdefault(edit.name, []).append(edit)
+        return sum(_n_changed(edits) for edits in by_weight.values())
 
     def _places(self, model: nn.Module) -> list[tuple[WeightEdit, WeightPlace]]:
         return [(edit, WeightPlace.of(model, edit.name)) for edit in self.edits]
@@ -183,10 +224,22 @@ class EditSet:
             edit.forget(place)
             self._applied.pop(place.module, None)
 
-    def _check(self, places: Sequence[tuple[WeightEdit, WeightPlace]], *, applied: bool) -> None:
-        for edit, place in places:
-            if not edit.stands_in(place, applied=applied):
-                raise EditConflictError(_conflict(edit, place, applying=not applied))
+    def _refuse_empty(self, what: str) -> None:
+        if not self.edits:
+            raise InputError(
+                f"There is nothing to {what}: this {self.method} edit holds no change, because the model was restored "
+                "after it (sequential_edit=True keeps it; on EasyEdit's release keep_original_weight=False) or because "
+                "there was nothing to forget that it still knew."
+            )
+
+
+def _n_changed(edits: Sequence[WeightEdit]) -> int:
+    """How many numbers of one weight several edits change at most."""
+    neurons = [edit for edit in edits if isinstance(edit, NeuronEdit)]
+    if len(neurons) < len(edits):
+        return max(edit.n_changed for edit in edits)
+    distinct = len(set(torch.cat([edit.indices for edit in neurons]).tolist()))
+    return distinct * neurons[0].after.shape[1]
 
 
 def _conflict(edit: WeightEdit, place: WeightPlace, *, applying: bool) -> str:

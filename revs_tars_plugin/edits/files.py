@@ -69,8 +69,6 @@ def write_edit(path: str | Path, saved: SavedEdit) -> None:
     if saved.requests is not None:
         content["requests"] = [dict(request) for request in saved.requests]
     text = json.dumps(content)
-    # safetensors wants at least one tensor; an edit that changes nothing has none.
-    tensors = tensors or {"nothing": torch.zeros(1)}
     metadata = {"format": FORMAT, "version": str(VERSION), "content": text, "digest": _digest(text, tensors)}
     try:
         with replacing(file) as opened:

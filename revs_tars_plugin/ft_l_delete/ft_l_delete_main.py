@@ -46,14 +46,20 @@ def execute_ft_l_delete(
         progress: Show a progress bar.
 
     Returns:
-        The edit, with one `TrainingOutcome` per request.
+        The edit, with one `TrainingOutcome` per secret.
 
     Raises:
         InputError: When a request, a setting or the model cannot be used.
     """
     hparams.validate()
     decoder = Decoder.of(model, hparams)
-    secrets = read_requests(requests, tok, context_length=decoder.context_length)
+    secrets = read_requests(
+        requests,
+        tok,
+        forget_field=hparams.forget_field,
+        chat_template=hparams.chat_template,
+        context_length=decoder.context_length,
+    )
     pairs = [(secret.prompt_ids, secret.target_ids) for secret in secrets]
     weights = [matrix.weight for matrix in decoder.ff2.values()]
     before = [weight.detach().clone() for weight in weights]
@@ -66,8 +72,8 @@ def execute_ft_l_delete(
             for weight, old in zip(weights, before, strict=True):
                 weight.copy_(old)
     outcomes = tuple(
-        TrainingOutcome(index, first[index], last[index], goal=hparams.goal_probability, steps=steps)
-        for index in range(len(pairs))
+        TrainingOutcome(secret.request, first[index], last[index], goal=hparams.goal_probability, steps=steps)
+        for index, secret in enumerate(secrets)
     )
     if max(last) > hparams.goal_probability:
         LOG.warning(

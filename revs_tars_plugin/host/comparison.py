@@ -25,6 +25,7 @@ from ..moments.second_moments import ordinary_moments
 from . import unlearn_editor
 from .easyedit import Host
 from .editors import EDITORS, editor_of
+from .host_methods import module_names
 from .registry import register
 from .settings import load_settings
 
@@ -122,7 +123,7 @@ def compare(
         editor.model,
         editor.tok,
         forget,
-        names=ModuleNames.of(first),
+        names=module_names(editor.model, first),
         positions="all",
         reference=text,
         progress=progress,

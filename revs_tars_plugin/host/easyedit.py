@@ -40,6 +40,10 @@ class Host:
         """Returns one of the host's modules by its dotted name below `easyeditor`."""
         return importlib.import_module(f"easyeditor.{name}")
 
+    def has(self, name: str) -> bool:
+        """Says whether this generation has such a module."""
+        return find_spec(f"easyeditor.{name}") is not None
+
 
 def load_host() -> Host:
     """Imports EasyEdit, bridging what it needs on current libraries.

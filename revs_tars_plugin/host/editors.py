@@ -17,27 +17,34 @@ class Editor:
 
     Attributes:
         settings: The packaged YAML for the demo model.
-        needs_subject: Whether it looks things up where the subject ends; it counts tokens from the left, then.
-        hosts_moments: Whether it reads second moments by the host's own names for their files.
+        memory: Whether it keeps what it writes beside the weights, and leaves these alone.
+        full: Whether it is left out unless all are asked for, because of the time it takes.
     """
 
     settings: Path
-    needs_subject: bool = False
-    hosts_moments: bool = False
+    memory: bool = False
+    full: bool = False
 
 
-def _packaged(name: str, **reads: bool) -> Editor:
-    return Editor(packaged_hparams(name) / "smollm2-135m.yaml", **reads)
+def _packaged(name: str, **group: bool) -> Editor:
+    return Editor(packaged_hparams(name) / "smollm2-135m.yaml", **group)
 
 
 # Published methods first, what they compare with last.
 EDITORS: Mapping[str, Editor] = {
     **{name: Editor(method.best_file) for name, method in METHODS.items() if method.paper is not None},
     "FT": _packaged("FT"),
-    "ROME": _packaged("ROME", needs_subject=True),
-    "MEMIT": _packaged("MEMIT", needs_subject=True, hosts_moments=True),
+    "LoRA": _packaged("LoRA"),
+    "ROME": _packaged("ROME"),
+    "R-ROME": _packaged("R-ROME"),
+    "MEMIT": _packaged("MEMIT"),
+    "EMMET": _packaged("EMMET"),
+    "AlphaEdit": _packaged("AlphaEdit"),
+    "ULTRAEDIT": _packaged("ULTRAEDIT"),
     **{name: Editor(method.best_file) for name, method in METHODS.items() if method.paper is None},
-    MEMIT_DELETE.name: Editor(MEMIT_DELETE.best_file, needs_subject=True, hosts_moments=True),
+    MEMIT_DELETE.name: Editor(MEMIT_DELETE.best_file),
+    "GRACE": _packaged("GRACE", memory=True),
+    "WISE": _packaged("WISE", memory=True),
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 # Names that transformers 5 moved or dropped; the release's multimodal Q-Former imports them from their old place.
-_MOVED_NAMES = ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer")
+MOVED_NAMES = ("apply_chunking_to_forward", "find_pruneable_heads_and_indices", "prune_linear_layer")
 _NEEDS = "EasyEdit's multimodal editors need an older one (4.30)"
 _BRIDGED = "_revs_tars_runs_without_cuda"
 _ENTRY_POINTS = ("__init__", "edit", "batch_edit", "edit_dataset", "edit_requests")
@@ -22,7 +22,7 @@ _ENTRY_POINTS = ("__init__", "edit", "batch_edit", "edit_dataset", "edit_request
 
 def restore_transformers_names() -> None:
     """Puts the names back on `transformers.modeling_utils` that are no longer there; what is there stays."""
-    for name in _MOVED_NAMES:
+    for name in MOVED_NAMES:
         if not hasattr(transformers.modeling_utils, name):
             function = getattr(transformers.pytorch_utils, name, None) or gone(name, _NEEDS)
             setattr(transformers.modeling_utils, name, function)
@@ -84,6 +84,8 @@ class CudaToCpu(TorchFunctionMode):
         """Calls the function with its devices replaced."""
         if func is torch.Tensor.cuda:
             return args[0].cpu()
+        if func is torch.Tensor.to and len(args) > 1 and type(args[1]) is int:  # a CUDA device's number
+            args = (args[0], "cpu", *args[2:])
         return func(*map(_cpu, args), **{key: _cpu(value) for key, value in (kwargs or {}).items()})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import yaml
 
 from ..errors import InputError
 from .easyedit import Host
+from .host_methods import settings_class
 from .registry import REGISTERED
 
 
@@ -29,8 +30,8 @@ def load_settings(host: Host, alg_name: str, path: str | Path) -> Any:
     """
     if alg_name in REGISTERED:
         return REGISTERED[alg_name].hyperparams.from_hparams(path)
-    kind: Any = getattr(host.package, f"{alg_name.replace('-', '')}HyperParams", None)
-    if kind is None or not is_dataclass(kind):
+    kind = settings_class(host, alg_name)
+    if kind is None:
         raise InputError(
             f"EasyEdit has no settings class for {alg_name}; only its weight-editing methods can be compared."
         )
@@ -45,8 +46,7 @@ def load_settings(host: Host, alg_name: str, path: str | Path) -> Any:
     for name, item in known.items():
         if name not in config and item.default is MISSING and item.default_factory is MISSING:
             raise InputError(f'{file}: the key "{name}" is missing; add it.')
-    make: Any = kind
-    return make(**{name: _value(name, value) for name, value in config.items() if name in known})
+    return kind(**{name: _value(name, value) for name, value in config.items() if name in known})
 
 
 def _value(name: str, value: Any) -> Any:

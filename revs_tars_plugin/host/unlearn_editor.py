@@ -6,7 +6,8 @@ is made. Importing this module does neither.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,12 @@ from ..errors import InputError
 from ..evaluation import RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder
-from ..model.module_names import ModuleNames
 from ..moments.second_moments import ordinary_moments
 from .easyedit import load_host
 from .edit_recorder import EditRecorder
-from .editors import editor_of
+from .host_methods import for_loaded_model, module_names, needs_subject, padding_side, reads_moments
 from .host_moments import with_moments
-from .registry import REGISTERED, register
+from .registry import MEMIT_DELETE, REGISTERED, register
 from .release_bridge import on_cpu
 from .unlearning_result import UnlearningResult, host_means
 
@@ -90,10 +90,10 @@ class Unlearning:
             HostError: When the method does not edit weights.
         """
         records = _records(prompts, secrets, subjects, rephrase_prompts)
-        if subjects is None and editor_of(self.alg_name).needs_subject:
+        if subjects is None and needs_subject(self.hparams):
             raise InputError(f"{self.alg_name} needs subjects: for each prompt, the words in it that it is about.")
         retained = [record if isinstance(record, SecretRecord) else SecretRecord(*record) for record in retain or ()]
-        names = ModuleNames.of(self.hparams)
+        names = module_names(self.model, self.hparams)
         text = corpus if isinstance(corpus, OrdinaryText) else None
         if corpus and text is None:
             text = OrdinaryText.of(self.model, self.tok, corpus)  # type: ignore[arg-type]
@@ -103,24 +103,37 @@ class Unlearning:
         else:
             written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
         hparams = self.hparams
-        if editor_of(self.alg_name).hosts_moments:
-            self.hparams = with_moments(load_host(), self.model, self.tok, hparams)
-        elif isinstance(hparams, UnlearnHyperParams) and hparams.reads_moments:
-            # Measured once a model and kept on disk; no part of a secret's time.
-            ordinary_moments(Decoder.of(self.model, hparams), self.tok, hparams)
-        recorder = EditRecorder(self.model, self.apply_algo, self.alg_name)
+        model = self.model
+        if self.alg_name == MEMIT_DELETE.name:
+            self.hparams = with_moments(load_host(), model, self.tok, hparams)
+        elif isinstance(hparams, UnlearnHyperParams):
+            if hparams.reads_moments:
+                # Measured once a model and kept on disk; no part of a secret's time.
+                ordinary_moments(Decoder.of(model, hparams), self.tok, hparams)
+        else:
+            if reads_moments(hparams):
+                self.hparams = with_moments(load_host(), model, self.tok, hparams)
+            self.hparams = for_loaded_model(model, self.hparams)
+        # The host decides this when it loads a model; here one editor may have run other methods before.
+        side = padding_side(load_host(), model, hparams)
+        recorder = EditRecorder(model, self.apply_algo, self.alg_name)
         try:
-            metrics = self._edited(recorder, records, written, locality_inputs, verbose)
+            with _padded(self.tok, side):
+                metrics = self._edited(recorder, records, written, locality_inputs, verbose)
             report = evaluate_unlearning(self.model, self.tok, records, names=names, reference=text, **evaluation)
         except BaseException:
             recorder.restore()
+            self.model = model
             raise
         finally:
             self.hparams = hparams
         for metric, row in zip(metrics, report.rows, strict=True):
             metric["post"]["unlearning"] = dict(row)
         edits = recorder.edits
-        changed = None if keep else recorder.restore()
+        changed = None
+        if not keep:
+            changed = recorder.restore()
+            self.model = model  # which stood inside an adapter
         summary = {**report.summary, **host_means(metrics)}
         return UnlearningResult(
             metrics=metrics,
@@ -147,10 +160,8 @@ class Unlearning:
         batch_editor = load_host().module("editors.batch_editor").BatchEditor
         together = size > 1 and batch_editor.is_batchable_method(self.alg_name)
         chunks = [range(start, min(start + size, len(records))) for start in range(0, len(records), size)]
-        apply, side = self.apply_algo, self.tok.padding_side
+        apply = self.apply_algo
         self.apply_algo = recorder
-        # The host decides this when it loads a model; here one editor may have run other methods before.
-        self.tok.padding_side = "right" if editor_of(self.alg_name).needs_subject else "left"
         metrics: list[dict[str, Any]] = []
         try:
             for chunk in chunks if together else [range(len(records))]:
@@ -162,7 +173,7 @@ class Unlearning:
                 )
                 metrics += [{**metric, "case_id": index} for index, metric in zip(chunk, measured, strict=True)]
         finally:
-            self.apply_algo, self.tok.padding_side = apply, side
+            self.apply_algo = apply
             if hasattr(self.hparams, "batch_size"):
                 self.hparams.batch_size = batch_size
         return metrics
@@ -179,6 +190,7 @@ class Unlearning:
             "prompts": [record.prompt for record in records],
             "target_new": list(written),
             "ground_truth": [record.target for record in records],
+            "forget": [record.target for record in records],
         }
         if all(record.subject for record in records):
             arguments["subject"] = [record.subject for record in records]
@@ -221,6 +233,16 @@ class Unlearning:
             compute(self.model, self.model_name, self.hparams, self.tok, request, self.hparams.device)
             for request in requests
         ]
+
+
+@contextlib.contextmanager
+def _padded(tok: Any, side: str) -> Iterator[None]:
+    before = tok.padding_side
+    tok.padding_side = side
+    try:
+        yield
+    finally:
+        tok.padding_side = before
 
 
 def _unlearn_editor() -> type:

@@ -100,7 +100,7 @@ class Demoter:
     def _before(self) -> list[TargetOutcome]:
         return [
             TargetOutcome(
-                request=target.secret.index,
+                request=target.secret.request,
                 position=target.position,
                 token=target.token,
                 asked_rank=self.rank,

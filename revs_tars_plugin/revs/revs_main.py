@@ -57,7 +57,12 @@ def execute_revs(
     if hparams.n_neurons > decoder.ff_width:
         raise InputError(f"n_neurons is {hparams.n_neurons}, but FF2 has only {decoder.ff_width} neurons.")
     secrets = read_requests(
-        requests, tok, context_length=decoder.context_length, max_prompt_length=hparams.max_prompt_length
+        requests,
+        tok,
+        forget_field=hparams.forget_field,
+        chat_template=hparams.chat_template,
+        context_length=decoder.context_length,
+        max_prompt_length=hparams.max_prompt_length,
     )
     check_residual(decoder)
     generator = torch.Generator().manual_seed(hparams.seed)

@@ -48,7 +48,7 @@ def select_positions(
     allowed = [position for position in range(end) if texts[position] not in hparams.skip_tokens]
     if not allowed:
         raise InputError(
-            f"Request {secret.index}: skip_tokens and stop_tokens leave no token to edit; shorten these lists."
+            f"Request {secret.request}: skip_tokens and stop_tokens leave no token to edit; shorten these lists."
         )
     method = hparams.token_method
     if method == "first":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..requests import forgotten_text, read_requests, tokenise_in_context
+from ..requests import read_requests, tokenise_in_context
 from .tars_hparams import TARSHyperParams
 
 # A token that holds fewer letters of the name than this (" e" of "einstein") begins many other words.
@@ -52,7 +52,15 @@ def read_concepts(
     """
     if isinstance(requests, Sequence) and not isinstance(requests, str):
         requests = [_with_prompt(index, request, hparams) for index, request in enumerate(requests)]
-    secrets = read_requests(requests, tok, context_length=context_length)
+    secrets = read_requests(
+        requests,
+        tok,
+        forget_field=hparams.forget_field,
+        chat_template=hparams.chat_template,
+        context_length=context_length,
+    )
+    # The end of a prompt that went through a chat template is the template's, the same for every prompt.
+    short = 0 if hparams.chat_template else hparams.short_prompts
     by_name: dict[str, list[int]] = {}
     for secret in secrets:
         by_name.setdefault(secret.target.strip(), []).append(secret.index)
@@ -61,16 +69,16 @@ def read_concepts(
         following = [secrets[index].target_ids[0] for index in indices]
         others = _variants(name, tok) if hparams.name_variants else []
         prompts = tuple(secrets[index].prompt_ids for index in indices)
-        shortened = tuple(_shortened(prompts, hparams.short_prompts))
+        shortened = tuple(_shortened(prompts, short))
         named = [
             (*ids, *secrets[index].target_ids)
             for index in indices
-            for ids in (secrets[index].prompt_ids, *_shortened([secrets[index].prompt_ids], hparams.short_prompts))
+            for ids in (secrets[index].prompt_ids, *_shortened([secrets[index].prompt_ids], short))
         ]
         concepts.append(
             Concept(
                 name=name,
-                requests=tuple(indices),
+                requests=tuple(dict.fromkeys(secrets[index].request for index in indices)),
                 prompts=prompts,
                 shortened=shortened,
                 named=tuple(dict.fromkeys(named)),
@@ -86,8 +94,7 @@ def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:
     description = request.get("description")
     if not isinstance(description, str) or not description.strip():
         raise InputError(
-            f'Request {index} has neither a "prompt" nor a "description"; give a text that leads to '
-            f"{forgotten_text(request) or 'the name'!r}."
+            f'Request {index} has neither a "prompt" nor a "description"; give a text that leads to the name.'
         )
     return {**request, "prompt": hparams.prompt_template.format(description.strip())}
 

@@ -26,7 +26,7 @@ def test_a_users_own_file(tmp_path):
     (concept,), unrelated = read_concepts_file(path)
     assert concept == ConceptRecord("Ada", ("Wrote",), facts=(("Ada was a", " countess"),))
     assert unrelated == []
-    assert concept.requests() == [{"prompt": "Wrote", "target_new": "Ada", "ground_truth": "Ada"}]
+    assert concept.requests() == [{"prompt": "Wrote", "forget": "Ada", "target_new": "Ada", "ground_truth": "Ada"}]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def test_json_lines(tmp_path):
         "prompt": MIA.prompt,
         "target_new": MIA.target,
         "ground_truth": MIA.target,
+        "forget": MIA.target,
         "subject": "Mia",
     }
     assert "subject" not in records[1].request()

@@ -1,13 +1,11 @@
 """The commands that go through EasyEdit, run with the real one and the real SmolLM2."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from revs_tars_plugin.cli import main
 from revs_tars_plugin.data import demo_model
-from revs_tars_plugin.hyperparams import packaged_hparams
 
 SCRIPT = """
 import sys
@@ -49,30 +47,6 @@ def test_run_registers_and_runs_a_script_as_python_does(host, tmp_path, capfd):
     assert "accuracy [1.0] [0.0]" in capfd.readouterr().out.replace("np.float64(", "").replace(")", "")
     script.write_text("raise SystemExit(3)")
     assert main(["run", str(script)]) == 3
-
-
-def test_run_runs_an_example_of_the_host_unchanged(host, tmp_path, monkeypatch):
-    """Branch main's own zsRE script; the release comes without examples."""
-    script = Path(host.package.__file__).parents[1] / "examples" / "run_zsre_llama2.py"
-    if not script.is_file():
-        pytest.skip("no examples beside this EasyEdit")
-    settings = (packaged_hparams("FT") / "smollm2-135m.yaml").read_text()
-    (tmp_path / "ft.yaml").write_text(settings.replace("~", str(Path.home())))
-    record = {
-        "src": "The Titanic sank after hitting an",
-        "rephrase": "The ship called Titanic went down when it hit an",
-        "alt": "island",
-        "subject": "Titanic",
-        "loc": "The capital of Japan is",
-        "loc_ans": "Tokyo",
-        "portability": {"New Question": "What the Titanic hit was made of", "New Answer": "rock"},
-    }
-    (tmp_path / "zsre_mend_eval_portability_gpt4.json").write_text(json.dumps([record]))
-    monkeypatch.chdir(tmp_path)
-    arguments = [f"--data_dir={tmp_path}", f"--metrics_save_dir={tmp_path}", "--hparams_dir", str(tmp_path / "ft.yaml")]
-    assert main(["run", str(script), "--editing_method=FT", *arguments]) == 0
-    (metrics,) = json.loads((tmp_path / "FT_results.json").read_text())
-    assert metrics["post"]["rewrite_acc"] == [1.0]
 
 
 def test_compare_prints_a_row_for_each(host, ordinary_text, tmp_path, capsys):

@@ -61,7 +61,13 @@ def apply_memit_delete_to_model(
     if copy:
         model = deepcopy(model)
     decoder = Decoder.of(model, hparams)
-    secrets = read_requests(requests, tok, context_length=decoder.context_length)
+    secrets = read_requests(
+        requests,
+        tok,
+        forget_field=hparams.forget_field,
+        chat_template=hparams.chat_template,
+        context_length=decoder.context_length,
+    )
     memit = host.module("models.memit.memit_main")
     with (
         _padded_on_the_right(tok),

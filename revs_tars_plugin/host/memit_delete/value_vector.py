@@ -38,7 +38,7 @@ def deleting_value(
         InputError: When the subject is missing or does not stand in the prompt.
     """
     if not secret.subject or secret.subject not in secret.prompt:
-        raise InputError(f'Request {secret.index}: MEMIT-delete needs a "subject" that stands in the prompt.')
+        raise InputError(f'Request {secret.request}: MEMIT-delete needs a "subject" that stands in the prompt.')
     prompts = [template.replace("{}", secret.prompt) for template in templates]
     pairs = [tokenise_in_context(tok, prompt, secret.target) for prompt in prompts]
     places = [_last_token(tok, prompt, secret.subject) for prompt in prompts]
