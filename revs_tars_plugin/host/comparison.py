@@ -24,8 +24,8 @@ from ..model.tensors import fingerprint
 from ..moments.second_moments import ordinary_moments
 from . import unlearn_editor
 from .easyedit import Host
-from .editors import EDITORS, editor_of
-from .host_methods import module_names
+from .editors import EDITORS, USUAL, editor_of
+from .host_methods import algorithm, module_names
 from .registry import register
 from .settings import load_settings
 
@@ -43,6 +43,7 @@ class ComparisonRow:
         peak_mib: The most memory it held beyond what was held before.
         n_changed: How many numbers of the model it changed.
         error: Why it failed, in one line.
+        memory: Whether it keeps what it writes beside the weights.
     """
 
     method: str
@@ -51,6 +52,7 @@ class ComparisonRow:
     peak_mib: float | None = None
     n_changed: int | None = None
     error: str | None = None
+    memory: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a plain dictionary, fit for JSON."""
@@ -63,7 +65,7 @@ def compare(
     *,
     retain: Sequence[SecretRecord] = (),
     corpus: Sequence[str] = (),
-    methods: Sequence[str] = tuple(EDITORS),
+    methods: Sequence[str] = USUAL,
     settings: Mapping[str, str | Path] | None = None,
     replacement: str | None = None,
     stats_dir: str | Path | None = None,
@@ -81,7 +83,7 @@ def compare(
         forget: The secrets; each needs its subject for ROME and MEMIT.
         retain: Secrets that must still be there afterwards; no method is shown them.
         corpus: Ordinary texts.
-        methods: Names of algorithms that the host knows.
+        methods: Names of algorithms. One of `EDITORS` that this generation of the host lacks gets a row that says so.
         settings: For some of them a YAML; by default the packaged ones for the demo model.
         replacement: What the host's own editors write in place of a secret; see `UnlearnEditor.unlearn`.
         stats_dir: Where second moments lie; by default what the YAMLs say.
@@ -106,10 +108,12 @@ def compare(
     if device is not None:
         common["device"] = device
     host = register()
-    hparams = {name: _settings(host, name, settings or {}, common) for name in dict.fromkeys(methods)}
+    absent = [name for name in methods if name in EDITORS and algorithm(host, name) is None]
+    names = [name for name in dict.fromkeys(methods) if name not in absent]
+    hparams = {name: _settings(host, name, settings or {}, common) for name in names}
     first = next(iter(hparams.values()), None)
     if first is None:
-        raise InputError("methods is empty; name at least one.")
+        raise InputError("methods names none that this EasyEdit has; name at least one.")
     with _quiet(not verbose):
         editor = unlearn_editor.UnlearnEditor.from_hparams(first)
     for method in hparams.values():
@@ -139,7 +143,15 @@ def compare(
             rows.append(_row(editor, forget, text, replacement, evaluation))
         if _state(editor.model) != expected:
             raise RuntimeError(f"{name} left the model changed; the rows after it would not be comparable.")
-    return rows
+    other = "branch main" if host.generation == "release" else "the release"
+    missing = f"EasyEdit's {host.generation} does not have it; {other} does"
+    rows += [ComparisonRow(name, {}, error=missing, memory=editor_of(name).memory) for name in absent]
+    return sorted(rows, key=lambda row: (row.memory, _place(row.method)))
+
+
+def _place(name: str) -> int:
+    """Where a row stands in the table: as in `EDITORS`, what is not edited first, others last."""
+    return [NO_EDIT, *EDITORS, name].index(name)
 
 
 def _row(
@@ -169,14 +181,22 @@ def _row(
             editor.alg_name,
             {},
             error=f"{type(error).__name__}: {reason[:200]} ({Path(last.filename).name}:{last.lineno})",
+            memory=editor_of(editor.alg_name).memory,
         )
-    return ComparisonRow(editor.alg_name, result.summary, result.seconds, result.peak_mib, result.n_changed)
+    return ComparisonRow(
+        editor.alg_name,
+        result.summary,
+        result.seconds,
+        result.peak_mib,
+        result.n_changed,
+        memory=editor_of(editor.alg_name).memory,
+    )
 
 
 def _settings(host: Host, name: str, chosen: Mapping[str, str | Path], common: Mapping[str, Any]) -> Any:
     """A method's settings from its YAML, with what is the same for all in place of what stands there."""
-    known = host.module("util.alg_dict").ALG_DICT
-    if name not in known:
+    if algorithm(host, name) is None:
+        known = host.module("util.alg_dict").ALG_DICT
         raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
     hparams = load_settings(host, name, chosen.get(name) or editor_of(name).settings)
     for key, value in common.items():

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..edits.apply import OriginalWeights
 from ..edits.edit_set import EditSet
 from ..errors import HostError
 from ..evaluation.peak_memory import peak_memory
+from ..methods import METHODS
 from ..model.adapters import base_model
 
 
 class EditRecorder:
-    """Stands in for a method while the host runs it, one or many times, and remembers how the weights were before.
+    """Stands in for a method while the host runs it, one or many times, and remembers how the model was before.
+
+    What our own methods do is taken back by their edits. The host's may change weights that they do not name, put an
+    adapter or a memory in a layer's place, and switch flags; so of theirs the whole model is remembered.
 
     Attributes:
         edits: Our own methods' edits, in order.
@@ -29,24 +33,23 @@ class EditRecorder:
     def __init__(self, model: nn.Module, apply: Callable[..., Any], alg_name: str) -> None:
         """Wraps a method as it stands in the host's table of algorithms."""
         self._model, self._apply, self._alg_name = model, apply, alg_name
-        self._wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        self._uses_cache = getattr(getattr(model, "config", None), "use_cache", None)
-        self._done: list[EditSet | Mapping[str, Tensor] | Callable[[], Any]] = []
-        self._adapter: Any = None
+        self._before = None if alg_name in METHODS else _ModelBefore(model)
+        self._edits: list[EditSet] = []
+        self._adapted = False
         self.seconds = 0.0
         self.peak_mib = 0.0
 
     @property
     def edits(self) -> tuple[EditSet, ...]:
         """Our own methods' edits."""
-        return tuple(done for done in self._done if isinstance(done, EditSet) and done.edits)
+        return tuple(edits for edits in self._edits if edits.edits)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the method; what it gives the host leaves the edit in place."""
         kwargs = {**kwargs, "copy": False, "return_orig_weights": True}
-        # With an adapter this would mean a second one beside the first.
-        kwargs["keep_original_weight"] = self._adapter is None
-        if not self._done and "reset_cache" in inspect.signature(self._apply).parameters:
+        # With an adapter in place, keeping the original weights would mean another one beside it.
+        kwargs["keep_original_weight"] = not self._adapted
+        if not self.seconds and "reset_cache" in inspect.signature(self._apply).parameters:
             kwargs["reset_cache"] = True  # AlphaEdit's memory of what it wrote before, into whatever model
         start = time.perf_counter()
         with peak_memory() as peak:
@@ -59,74 +62,80 @@ class EditRecorder:
             )
         model, original = result
         if isinstance(original, OriginalWeights):
-            self._done.append(original.edits)
-            self._restore_gradients()
+            self._edits.append(original.edits)
             return model, original.kept()
-        if hasattr(model, "peft_config") and base_model(model) is self._model:
-            self._adapter = model
-            return model, _NothingToRestore()
-        self._restore_gradients()
-        # External memories stand around the model, and give what takes them away.
-        inside = model is self._model or (callable(original) and getattr(model, "model", None) is self._model)
-        if original is None or not inside:
+        self._adapted = hasattr(model, "peft_config")
+        # An adapter and an external memory stand around the model, with it inside.
+        inside = base_model(model) if self._adapted else getattr(model, "model", None)
+        if original is None or (model is not self._model and inside is not self._model):
             raise HostError(
                 f"{self._alg_name} gives another model instead of editing weights; it cannot be taken back."
             )
-        self._done.append(original if callable(original) else dict(original))
+        if self._before is not None and not self._adapted:
+            self._before.restore_gradients()
         return model, _NothingToRestore()
-
-    def _restore_gradients(self) -> None:
-        """The host's methods switch gradients of weights on and off and leave them so."""
-        for parameter, flag in self._wanted:
-            parameter.requires_grad_(flag)
-
-    def names(self) -> list[str]:
-        """Returns the names of all weights that may have changed."""
-        names: dict[str, None] = {}
-        for done in self._done:
-            if isinstance(done, EditSet):
-                names.update(dict.fromkeys(edit.name for edit in done.edits))
-            elif isinstance(done, Mapping):
-                names.update(dict.fromkeys(done))
-        return list(names)
 
     def restore(self) -> int:
         """Takes everything back, the last change first.
 
         Returns:
-            How many numbers were different.
+            How many numbers were different; of an adapter, how many it acted on.
         """
-        changed = self._without_adapter()
-        edited = {name: self._model.get_parameter(name).detach().clone() for name in self.names()}
-        while self._done:
-            done = self._done.pop()
-            if isinstance(done, EditSet):
-                if done.edits:
-                    done.undo(self._model)
-            elif callable(done):
-                with torch.no_grad():
-                    done()
-            else:
-                with torch.no_grad():
-                    for name, value in done.items():
-                        self._model.get_parameter(name).copy_(value)
-        self._restore_gradients()
-        return changed + sum(int((self._model.get_parameter(name) != value).sum()) for name, value in edited.items())
+        if self._before is not None:
+            return self._before.restore(self._model)
+        changed = 0
+        names = {edit.name for edits in self._edits for edit in edits.edits}
+        edited = {name: self._model.get_parameter(name).detach().clone() for name in names}
+        for edits in reversed(self.edits):
+            edits.undo(self._model)
+        self._edits.clear()
+        for name, value in edited.items():
+            changed += int((self._model.get_parameter(name) != value).sum())
+        return changed
 
-    def _without_adapter(self) -> int:
-        """Takes an adapter off, and what LoRA switched on for it; returns how many numbers it acted on."""
-        if self._adapter is None:
-            return 0
-        layers = [module.base_layer for module in self._adapter.modules() if hasattr(module, "base_layer")]
-        changed = sum(layer.weight.numel() for layer in layers)
-        self._adapter.unload()
-        self._adapter = None
-        model: Any = self._model
+
+class _ModelBefore:
+    """A model's modules, weights and flags, to be put back whatever was done to it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = dict(model.named_modules())
+        weights = (*model.parameters(), *model.buffers())
+        self._weights = [(weight, weight.detach().clone(), weight.requires_grad) for weight in weights]
+        self._training = {name: module.training for name, module in self._modules.items()}
+        self._uses_cache = getattr(getattr(model, "config", None), "use_cache", None)
+
+    def restore_gradients(self) -> None:
+        """Sets whether weights have gradients, which the host's methods leave as they used them, and drops these.
+
+        Another method's optimizer would step along them.
+        """
+        for weight, _, wanted in self._weights:
+            weight.requires_grad_(wanted)
+            weight.grad = None
+
+    @torch.no_grad()
+    def restore(self, model: Any) -> int:
+        """Puts everything back; returns how many numbers were different."""
+        changed = 0
+        for layer in [module.base_layer for module in model.modules() if hasattr(module, "base_layer")]:
+            changed += layer.weight.numel()
+        for name, module in self._modules.items():
+            parent, _, last = name.rpartition(".")
+            if name and getattr(self._modules[parent], last) is not module:
+                setattr(self._modules[parent], last, module)
+            module.training = self._training[name]
+        for weight, before, _ in self._weights:
+            changed += int((weight != before).sum())
+            weight.copy_(before)
+        self.restore_gradients()
+        # What LoRA leaves behind.
         if hasattr(model, "peft_config"):
             del model.peft_config
-        model.gradient_checkpointing_disable()
-        model.disable_input_require_grads()
-        model.config.use_cache = self._uses_cache
+        if getattr(model, "is_gradient_checkpointing", False):
+            model.gradient_checkpointing_disable()
+            model.disable_input_require_grads()
+        if self._uses_cache is not None:
+            model.config.use_cache = self._uses_cache
         return changed
 
 

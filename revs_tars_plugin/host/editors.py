@@ -44,8 +44,12 @@ EDITORS: Mapping[str, Editor] = {
     **{name: Editor(method.best_file) for name, method in METHODS.items() if method.paper is None},
     MEMIT_DELETE.name: Editor(MEMIT_DELETE.best_file),
     "GRACE": _packaged("GRACE", memory=True),
-    "WISE": _packaged("WISE", memory=True),
+    "WISE": _packaged("WISE", memory=True, full=True),
 }
+
+
+# What is compared unless all are asked for.
+USUAL = tuple(name for name, editor in EDITORS.items() if not editor.full)
 
 
 def editor_of(name: str) -> Editor:

@@ -29,6 +29,8 @@ from .release_bridge import on_cpu
 from .unlearning_result import UnlearningResult, host_means
 
 REPLACEMENT = "unknown"
+# What WISE wants to leave alone while it writes.
+_UNTOUCHED = "The weather in the mountains is"
 
 
 class Unlearning:
@@ -192,6 +194,8 @@ class Unlearning:
             "ground_truth": [record.target for record in records],
             "forget": [record.target for record in records],
         }
+        if load_host().generation == "main":
+            arguments["loc_prompts"] = [_UNTOUCHED] * len(records)
         if all(record.subject for record in records):
             arguments["subject"] = [record.subject for record in records]
         if all(record.rephrase_prompt for record in records):

@@ -6,6 +6,8 @@ from helpers import snapshot
 
 from revs_tars_plugin import HostError, InputError
 from revs_tars_plugin.evaluation import greedy_continuation
+from revs_tars_plugin.host.editors import EDITORS
+from revs_tars_plugin.host.registry import REGISTERED
 from revs_tars_plugin.hyperparams import packaged_hparams
 
 PROMPTS = ["The Titanic sank after hitting an", "The Mona Lisa was painted by Leonardo da"]
@@ -89,26 +91,66 @@ def test_kept_edits_are_really_there_and_both_measures_agree(unlearn_editor):
         ("FT", {"num_steps": 3}),
         ("ROME", {"v_num_grad_steps": 2, "context_template_length_params": [[5, 5]]}),
         ("MEMIT", {"v_num_grad_steps": 2, "layers": [4, 5]}),
+        ("LoRA", {"num_steps": 2}),
+        ("R-ROME", {"v_num_grad_steps": 2, "context_template_length_params": [[5, 5]]}),
+        ("EMMET", {"v_num_grad_steps": 2}),
+        ("AlphaEdit", {"v_num_grad_steps": 2, "layers": [4]}),
+        ("ULTRAEDIT", {}),
     ],
 )
-def test_every_method_changes_something_and_is_put_back(unlearn_editor, name, changes):
+def test_every_method_changes_something_and_is_put_back(host, unlearn_editor, name, changes):
     """The fixture compares all weights afterwards; few steps, since this is not about how well they edit."""
+    if name not in host.module("util.alg_dict").ALG_DICT:
+        pytest.skip(f"the release has no {name}")
     editor = unlearn_editor(name, **changes)
+    size = getattr(editor.hparams, "batch_size", None)
     flags = [parameter.requires_grad for parameter in editor.model.parameters()]
     found = editor.unlearn(PROMPTS, SECRETS, subjects=SUBJECTS, attacks=[], keep=False)
     assert found.n_changed > 1000
     assert len(found.metrics) == 2
     assert {metric["case_id"] for metric in found.metrics} == {0, 1}
     written = [metric["requested_rewrite"]["target_new"] for metric in found.metrics]
-    assert written == (["unknown"] * 2 if name in ("FT", "ROME", "MEMIT") else SECRETS)
+    assert written == (SECRETS if name in REGISTERED else ["unknown"] * 2)
     assert [says(editor, prompt).startswith(secret) for prompt, secret in zip(PROMPTS, SECRETS, strict=True)] == [
         True,
         True,
     ]
     assert [parameter.requires_grad for parameter in editor.model.parameters()] == flags
-    assert (
-        editor.hparams.batch_size == (1000 if name == "MEMIT" else 1) if hasattr(editor.hparams, "batch_size") else True
-    )
+    assert all(parameter.grad is None for parameter in editor.model.parameters())
+    assert getattr(editor.hparams, "batch_size", None) == size
+    assert editor.model.config.use_cache
+    assert not editor.model.is_gradient_checkpointing
+
+
+def test_an_external_memory_leaves_the_weights_alone_and_is_taken_away(host, unlearn_editor):
+    if host.generation == "release":
+        pytest.skip("the release has no GRACE")
+    editor = unlearn_editor("GRACE", n_iter=2)
+    modules = dict(editor.model.named_modules())
+    found = editor.unlearn(PROMPTS, SECRETS, attacks=[], keep=False)
+    assert found.n_changed == 0
+    assert dict(editor.model.named_modules()) == modules
+
+
+def test_the_host_says_how_its_methods_pad_and_what_they_read(host, unlearn_editor):
+    """Where the host pads for them on the right, EMMET, AlphaEdit and R-ROME write nothing on the left."""
+    from revs_tars_plugin.host.host_methods import algorithm, needs_subject, padding_side, reads_moments
+
+    editor = unlearn_editor("REVS")
+    sides, subjects, moments = {}, set(), set()
+    for name in EDITORS:
+        if algorithm(host, name) is None:
+            assert host.generation == "release"
+            continue
+        hparams = unlearn_editor(name).hparams
+        sides[name] = padding_side(host, editor.model, hparams)
+        subjects |= {name} if needs_subject(hparams) else set()
+        moments |= {name} if name not in REGISTERED and reads_moments(hparams) else set()
+    known = sides.keys()
+    on_the_right = {name for name, side in sides.items() if side == "right"}
+    assert on_the_right == {"ROME", "R-ROME", "MEMIT", "EMMET", "AlphaEdit"} & known
+    assert subjects == {"ROME", "R-ROME", "MEMIT", "EMMET", "AlphaEdit", "MEMIT-delete"} & known
+    assert moments == {"MEMIT", "EMMET", "AlphaEdit"} & known
 
 
 def test_the_deleting_methods_lower_what_they_are_asked_to(unlearn_editor):
@@ -167,7 +209,7 @@ def test_a_method_that_answers_otherwise_is_refused(unlearn_editor):
         editor.unlearn(PROMPTS, SECRETS)
 
 
-def test_a_comparison_names_an_editor_that_fails_and_goes_on(unlearn_editor, loaded, ordinary_text, monkeypatch):
+def test_a_comparison_names_an_editor_that_fails_and_goes_on(host, unlearn_editor, loaded, ordinary_text, monkeypatch):
     from easyeditor.util.alg_dict import ALG_DICT
 
     from revs_tars_plugin.data import SecretRecord
@@ -185,15 +227,19 @@ def test_a_comparison_names_an_editor_that_fails_and_goes_on(unlearn_editor, loa
         loaded.hparams.model_name,
         records,
         retain=[SecretRecord(*pair) for pair in RETAIN],
-        methods=["FT", "REVS"],
+        methods=["EMMET", "GRACE", "FT", "REVS"] if host.generation == "release" else ["FT", "REVS"],
         settings={"REVS": "smollm2-135m"},
         attacks=[],
     )
-    assert [row.method for row in rows] == ["no edit", "FT", "REVS"]
+    # In the table's order, whatever the caller's; what this generation lacks says so.
+    assert [row.method for row in rows[:3]] == ["no edit", "REVS", "FT"]
     assert rows[0].figures["efficacy"] == 0
-    assert rows[1].error.startswith("ValueError: no reason (test_unlearn_editor.py:")
-    assert rows[2].figures["efficacy"] == 1
-    assert rows[2].n_changed > 1000
+    assert rows[1].figures["efficacy"] == 1
+    assert rows[1].n_changed > 1000
+    assert rows[2].error.startswith("ValueError: no reason (test_unlearn_editor.py:")
+    if host.generation == "release":
+        assert [(row.method, row.memory) for row in rows[3:]] == [("EMMET", False), ("GRACE", True)]
+        assert all(row.error == "EasyEdit's release does not have it; branch main does" for row in rows[3:])
     with pytest.raises(
         InputError, match='methods names "ROMA", which this EasyEdit does not know; did you mean "ROME"'
     ):
