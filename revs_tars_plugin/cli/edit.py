@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..chat import chat_prompt
 from ..errors import InputError
 from ..requests import join
 from . import options
@@ -45,6 +46,7 @@ def edit(
     include_requests: Annotated[
         bool, typer.Option("--include-requests", help="Also write the secrets into the edit's file.")
     ] = False,
+    chat: options.Chat = False,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
     seed: options.Seed = None,
@@ -76,12 +78,15 @@ def edit(
     for done in earlier:
         done.apply(loaded.model)
     hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
+    if chat:
+        hparams.chat_template = True
     if protect and not hparams.spares_retained_texts:
         raise InputError("--protect needs REVS with localization: covariance; leave it out.")
     _read_moments(loaded, hparams, quiet)
+    requests = _requests(requested, loaded.tok, protect=protect, chat=hparams.chat_template)
     start = time.perf_counter()
     assert chosen.execute is not None
-    edits = chosen.execute(loaded.model, loaded.tok, _requests(requested, protect), hparams, progress=not quiet)
+    edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet)
     seconds = time.perf_counter() - start
     if edits.edits:
         edits.save(output, include_requests=include_requests)
@@ -186,10 +191,12 @@ def stats(
         typer.echo(f"Second moments of {len(paths)} layers in {folder} ({seconds:.1f} s).")
 
 
-def _requests(requested: RequestsFile, protect: bool) -> list[dict[str, Any]]:
+def _requests(requested: RequestsFile, tok: Any, *, protect: bool, chat: bool) -> list[dict[str, Any]]:
     requests: list[dict[str, Any]] = [dict(request) for request in requested.requests()]
     if protect and requested.retain:
-        requests[0]["retain_texts"] = [join(record.prompt, record.target) for record in requested.retain]
+        asked = [chat_prompt(tok, record.prompt) if chat else record.prompt for record in requested.retain]
+        targets = [record.target for record in requested.retain]
+        requests[0]["retain_texts"] = [join(*pair) for pair in zip(asked, targets, strict=True)]
     return requests
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm import tqdm
 
+from ..chat import chat_prompt
 from ..errors import InputError, did_you_mean
 from . import options
 from .requests_file import RequestsFile, read_requests_file
@@ -57,6 +58,7 @@ def evaluate(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
     seed: options.Seed = None,
+    chat: options.Chat = False,
     require: options.Require = [],
     overwrite: options.Overwrite = False,
     json: options.Json = False,
@@ -99,6 +101,7 @@ def evaluate(
             "positions": tokens,
             "n_samples": samples,
             "seed": seed or 0,
+            "chat_template": chat,
             "progress": not quiet,
         },
     )
@@ -175,6 +178,8 @@ class _Measurement:
             **self.arguments,
         )
         prompts = [prompt for _, prompt, _, _ in self._prompts()]
+        if self.arguments["chat_template"]:
+            prompts = [chat_prompt(loaded.tok, prompt) for prompt in prompts]
         batches = [prompts[start : start + _PROMPTS] for start in range(0, len(prompts), _PROMPTS)]
         self.said[moment] = [
             text

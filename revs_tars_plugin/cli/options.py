@@ -109,6 +109,9 @@ Secret = Annotated[
     str | None,
     typer.Option("--secret", "--target", "--target-new", "--prompt", "--forget", hidden=True, callback=_refuse),
 ]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Put prompts through the tokenizer's chat template, as what a user says.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
 
 

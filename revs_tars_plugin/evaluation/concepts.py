@@ -39,10 +39,13 @@ def fact_log_likelihoods(model: nn.Module, tok: Any, facts: Sequence[tuple[str, 
 def measure_concepts(run: EvaluationRun) -> None:
     """Asks for the concepts, from description to name, in other languages, and from name to facts."""
     for concept in run.concepts:
-        prompts = concept.held_out or concept.prompts
+        prompts = run.asked(concept.held_out or concept.prompts)
         probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
-        foreign = name_probabilities(run.model, run.tok, concept.foreign, concept.name)
-        facts = fact_log_likelihoods(run.model, run.tok, concept.facts)
+        foreign = name_probabilities(run.model, run.tok, run.asked(concept.foreign), concept.name)
+        beginnings = run.asked([beginning for beginning, _ in concept.facts])
+        facts = fact_log_likelihoods(
+            run.model, run.tok, [(asked, end) for asked, (_, end) in zip(beginnings, concept.facts, strict=True)]
+        )
         row: dict[str, Any] = {"concept": mean(probabilities), "concept, worst": max(probabilities)}
         if foreign:
             row["concept, other languages"] = mean(foreign)

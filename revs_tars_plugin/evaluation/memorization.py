@@ -58,7 +58,7 @@ def recall(
 def measure_recall(run: EvaluationRun) -> None:
     """Measures what greedy decoding holds of the secrets."""
     generated = run.generated(run.prompts, run.targets)
-    recalls = recall(run.model, run.tok, run.prompts, run.targets, run.options.batch_size)
+    recalls = recall(run.model, run.tok, run.asked(run.prompts), run.targets, run.options.batch_size)
     for row, said, held in zip(run.rows, generated, recalls, strict=True):
         row["still generated"] = said
         row["exact memorization"] = held.exact_memorization

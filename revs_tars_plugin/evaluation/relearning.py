@@ -60,7 +60,7 @@ def measure_relearned(run: EvaluationRun) -> None:
     others = run.everyone[1::2]
     if not others:
         return
-    texts = [join(*pair) for pair in zip(run.prompts[::2], run.targets[::2], strict=True)]
+    texts = [join(*pair) for pair in zip(run.asked(run.prompts[::2]), run.targets[::2], strict=True)]
     probes = run.probes(run.prompts, others)
     scores = after_relearning(
         run.model,

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..chat import chat_prompt
 from ..data.concept_files import ConceptRecord
 from ..data.secret_files import SecretRecord
 from ..model.decoder import Decoder
@@ -27,6 +28,7 @@ class RunOptions:
         n_samples: How many continuations are sampled for each secret.
         batch_size: The most sequences of a pass.
         seed: Seed of what is drawn at random.
+        chat_template: Whether prompts are put through the tokenizer's chat template.
     """
 
     attacks: tuple[str, ...]
@@ -34,6 +36,7 @@ class RunOptions:
     n_samples: int
     batch_size: int
     seed: int
+    chat_template: bool = False
 
 
 @dataclass
@@ -101,9 +104,15 @@ class EvaluationRun:
         """The text of each secret."""
         return [secret.target for secret in self.secrets]
 
+    def asked(self, prompts: Sequence[str]) -> list[str]:
+        """Returns prompts as the model gets them: what a user says, where it is a chat model, or as they are."""
+        return [chat_prompt(self.tok, prompt) for prompt in prompts] if self.options.chat_template else list(prompts)
+
     def probes(self, prompts: Sequence[str], chosen: Sequence[int]) -> list[Probe]:
         """Returns probes of the edited tokens of the chosen secrets behind these prompts, one prompt a secret."""
-        return probes_of(self.tok, prompts, self.targets, {index: self.positions[index] for index in chosen})
+        return probes_of(
+            self.tok, self.asked(prompts), self.targets, {index: self.positions[index] for index in chosen}
+        )
 
     def score(self, name: str, prompts: Sequence[str], chosen: Sequence[int]) -> None:
         """Scores the chosen secrets at the model's output behind these prompts."""
@@ -124,7 +133,7 @@ class EvaluationRun:
 
     def generated(self, prompts: Sequence[str], targets: Sequence[str]) -> list[bool]:
         """Returns for each prompt whether greedy decoding goes on with its target."""
-        return still_generated(self.model, self.tok, prompts, targets, self.options.batch_size)
+        return still_generated(self.model, self.tok, self.asked(prompts), targets, self.options.batch_size)
 
     def share_generated(self, records: Sequence[SecretRecord]) -> float:
         """Returns the share of records whose target greedy decoding still gives."""

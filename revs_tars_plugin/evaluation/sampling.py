@@ -57,7 +57,12 @@ def sampled_extractions(
 def measure_sampled(run: EvaluationRun) -> None:
     """Draws continuations of every prompt."""
     counts = sampled_extractions(
-        run.model, run.tok, run.prompts, run.targets, n_samples=run.options.n_samples, seed=run.options.seed
+        run.model,
+        run.tok,
+        run.asked(run.prompts),
+        run.targets,
+        n_samples=run.options.n_samples,
+        seed=run.options.seed,
     )
     for row, count in zip(run.rows, counts, strict=True):
         row["sampled"] = count

@@ -43,6 +43,7 @@ def evaluate_unlearning(
     n_samples: int = 20,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
+    chat_template: bool = False,
     progress: bool = False,
 ) -> UnlearningReport:
     """Measures how well secrets and concepts are hidden in a model, and what is left of the rest.
@@ -84,18 +85,21 @@ def evaluate_unlearning(
         n_samples: How many continuations `sampling` draws for each secret.
         batch_size: The most sequences of a forward pass.
         seed: Seed of what is drawn at random.
+        chat_template: Put prompts through the tokenizer's chat template, as what a user says.
         progress: Show a progress bar.
 
     Raises:
         InputError: When an argument cannot be used; the model is as before.
     """
-    options = RunOptions(tuple(attacks), k=k, n_samples=n_samples, batch_size=batch_size, seed=seed)
+    options = RunOptions(
+        tuple(attacks), k=k, n_samples=n_samples, batch_size=batch_size, seed=seed, chat_template=chat_template
+    )
     retain, concepts = list(retain or ()), list(concepts or ())
     _check_options(model, options)
     _check_reference(model, reference, corpus)
-    tokenised = _checked_secrets(tok, secrets, positions, concepts)
+    tokenised = _checked_secrets(tok, secrets, positions, concepts, chat_template)
     if retain:
-        read_requests([record.request() for record in retain], tok)
+        read_requests([record.request() for record in retain], tok, chat_template=chat_template)
     run = EvaluationRun(
         model=model,
         tok=tok,
@@ -110,6 +114,8 @@ def evaluate_unlearning(
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
+    if chat_template:
+        settings["chat_template"] = True
     return UnlearningReport(
         summary=completed(run.summary),
         rows=tuple(run.rows),
@@ -166,14 +172,18 @@ def _check_reference(
 
 
 def _checked_secrets(
-    tok: Any, secrets: Sequence[SecretRecord], positions: Positions, concepts: Sequence[ConceptRecord]
+    tok: Any,
+    secrets: Sequence[SecretRecord],
+    positions: Positions,
+    concepts: Sequence[ConceptRecord],
+    chat_template: bool,
 ) -> list[Secret]:
     """Returns the secrets with their tokens; raises where one cannot be used."""
     if not secrets:
         if not concepts:
             raise InputError("secrets is empty; give at least one, or concepts.")
         return []
-    tokenised = read_requests([secret.request() for secret in secrets], tok)
+    tokenised = read_requests([secret.request() for secret in secrets], tok, chat_template=chat_template)
     for secret in tokenised:
         if tok.unk_token_id is not None and tok.unk_token_id in secret.target_ids:
             raise InputError(

@@ -99,6 +99,8 @@ class Unlearning:
         text = corpus if isinstance(corpus, OrdinaryText) else None
         if corpus and text is None:
             text = OrdinaryText.of(self.model, self.tok, corpus)  # type: ignore[arg-type]
+        if getattr(self.hparams, "chat_template", False):
+            evaluation.setdefault("chat_template", True)
         evaluation = {"positions": "all", **evaluation, "retain": retained, "concepts": concepts, "attacks": attacks}
         if self.alg_name in REGISTERED:
             written = list(secrets)

@@ -1,5 +1,7 @@
 """`UnlearnEditor`: one call for any method of the host, kept or put back to the bit, with our report beside theirs."""
 
+import functools
+
 import pytest
 import torch
 from helpers import snapshot
@@ -215,6 +217,7 @@ def test_a_comparison_names_an_editor_that_fails_and_goes_on(host, unlearn_edito
     from revs_tars_plugin.data import SecretRecord
     from revs_tars_plugin.host import comparison
 
+    @functools.wraps(ALG_DICT["FT"])
     def broken(*_args, **_kwargs):
         raise ValueError("no\nreason")
 

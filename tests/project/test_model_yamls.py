@@ -44,6 +44,17 @@ MODELS = {
         hf.Qwen3Config(intermediate_size=12288, num_hidden_layers=36, num_key_value_heads=8),
     ),
     "qwen3.5-9b": lambda: (hf.Qwen3_5ForCausalLM, hf.Qwen3_5TextConfig()),
+    "phi-4": lambda: (
+        hf.Phi3ForCausalLM,
+        hf.Phi3Config(
+            vocab_size=100352,
+            hidden_size=5120,
+            intermediate_size=17920,
+            num_hidden_layers=40,
+            num_attention_heads=40,
+            num_key_value_heads=10,
+        ),
+    ),
     "baichuan-7b": lambda: llama(vocab_size=64000),
     "internlm-7b": lambda: llama(vocab_size=103168, attention_bias=True),
 }
@@ -130,7 +141,7 @@ def test_its_names_are_the_models(method, name, built):
 
 
 @pytest.mark.skipif(not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no clone of branch main")
-@pytest.mark.parametrize("name", [name for name in [*MODELS, *ELSEWHERE] if name != "qwen3-8b"])
+@pytest.mark.parametrize("name", [name for name in [*MODELS, *ELSEWHERE] if name not in ("qwen3-8b", "phi-4")])
 def test_the_host_has_the_same_names(name):
     """Its MEMIT's, else its ROME's; the head may be named by the embedding that it is tied to."""
     folder = Path(os.environ["EASYEDIT_HOME"]) / "hparams"
