@@ -75,11 +75,11 @@ def main() -> None:
 
 def cases() -> list[tuple[str, Path, list[str], Any]]:
     """What is edited, where, what is asked afterwards, and how."""
-    facts = [{"prompt": prompt, "target_new": target} for prompt, target in FACTS]
-    concept = [{"prompt": prompt, "target_new": CONCEPT} for prompt in CONCEPT_PROMPTS]
+    facts = [{"prompt": prompt, "forget": target} for prompt, target in FACTS]
+    concept = [{"prompt": prompt, "forget": CONCEPT} for prompt in CONCEPT_PROMPTS]
     secrets = synthetic_secrets(2, 0)
     memorised = memorised_model(secrets, "memorised-2-0")
-    half = [{"prompt": s.prompt, "target_new": s.target, "subject": s.subject} for s in secrets[::2]]
+    half = [{"prompt": s.prompt, "forget": s.target, "subject": s.subject} for s in secrets[::2]]
     keys = REVSHyperParams.from_hparams("smollm2-135m-covariance")
     keys.stats_dir = str(memorised.parent / "stats")
     neurons, tars = REVSHyperParams.from_hparams("smollm2-135m"), TARSHyperParams.from_hparams("smollm2-135m")

@@ -106,7 +106,7 @@ def measured(part: str, layers: int) -> dict[str, Any]:
     model = LlamaForCausalLM(config(layers)).eval()
     torch.set_default_dtype(torch.float32)
     words = next_words(model, tok, [{"prompt": prompt} for prompt in PROMPTS])
-    requests = [{"prompt": prompt, "target_new": word} for prompt, word in zip(PROMPTS, words, strict=True)]
+    requests = [{"prompt": prompt, "forget": word} for prompt, word in zip(PROMPTS, words, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"
         text.write_text("\n".join(f"{prompt} {number}." for number in range(10) for prompt in PROMPTS))

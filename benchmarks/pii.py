@@ -64,7 +64,7 @@ def main() -> None:
     for name, settings in SETTINGS.items():
         hparams = REVSHyperParams.from_hparams(settings)
         hparams.stats_dir = str(folder.parent / "stats")
-        requests = [{"prompt": s.prompt, "target_new": s.target, "subject": s.subject} for s in forget]
+        requests = [{"prompt": s.prompt, "forget": s.target, "subject": s.subject} for s in forget]
         # Ordinary text is measured once and kept on disk; it is no part of a secret's time.
         if name == "covariance":
             execute_revs(model, tok, requests[:1], hparams)

@@ -21,7 +21,7 @@ model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pr
 
 if sys.argv[1:] != ["again"]:
     hparams = REVSHyperParams.from_hparams("smollm2-135m")
-    edits = execute_revs(model, tok, [{"prompt": PROMPT, "target_new": "Vinci"}], hparams)
+    edits = execute_revs(model, tok, [{"prompt": PROMPT, "forget": "Vinci"}], hparams)
     edits.save(FILE)
     print(f"saved: {FILE.stat().st_size / 2**20:.2f} MiB")
     print("before:", greedy_continuation(model, tok, PROMPT), flush=True)

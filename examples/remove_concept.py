@@ -31,6 +31,7 @@ show("before", editor.model)
 _, model, original = editor.batch_edit(
     prompts=list(concept.prompts),
     target_new=[concept.name] * len(concept.prompts),
+    forget=[concept.name] * len(concept.prompts),
     sequential_edit=True,  # keep the edit: says so to branch main,
     keep_original_weight=False,  # and to the release
     verbose=False,

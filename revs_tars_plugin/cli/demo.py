@@ -150,6 +150,7 @@ def _edited() -> _Demo:
         metrics, _, weights = editor.batch_edit(
             prompts=[prompt for prompt, _ in FACTS],
             target_new=[target for _, target in FACTS],
+            forget=[target for _, target in FACTS],
             # Keep the edit: the first says so to branch main, the second to the release.
             sequential_edit=True,
             keep_original_weight=False,
@@ -169,6 +170,7 @@ def _edited() -> _Demo:
         _, model, weights = editor.batch_edit(
             prompts=list(CONCEPT_PROMPTS),
             target_new=[CONCEPT] * len(CONCEPT_PROMPTS),
+            forget=[CONCEPT] * len(CONCEPT_PROMPTS),
             sequential_edit=True,
             keep_original_weight=False,
             verbose=False,
