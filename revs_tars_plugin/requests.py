@@ -19,10 +19,11 @@ class Secret:
     Attributes:
         index: Its number among the secrets of the call.
         request: Position of its request in the call; a request may have several secrets.
-        prompt: The text that leads to the secret.
+        prompt: The text that leads to the secret, without a chat template.
         target: The secret itself.
         subject: What the prompt is about, when the request says so.
-        prompt_ids: The prompt's tokens, with a BOS token where the tokenizer adds one.
+        prompt_ids: The prompt's tokens, in the chat template where one is asked for, with a BOS token where the
+            tokenizer adds one.
         target_ids: The target's tokens as they stand after this prompt.
         siblings: Prompts of the same template that the request gives ("sibling_prompts"), where it does.
         retain: Texts that must not change, given with the request ("retain_texts").
@@ -72,8 +73,6 @@ def read_requests(
     for index, request in enumerate(requests):
         _check(index, request)
     texts = forgotten_texts(requests, forget_field)
-    if chat_template:
-        requests = [_in_chat(tok, request) for request in requests]
     pairs = [(number, target) for number, targets in enumerate(texts) for target in targets]
     return [
         _secret(
@@ -82,6 +81,7 @@ def read_requests(
             tok,
             index=index,
             number=number,
+            chat_template=chat_template,
             context_length=context_length,
             max_prompt_length=max_prompt_length,
         )
@@ -162,11 +162,6 @@ def _check(index: int, request: Any) -> None:
             raise InputError(f'Request {index}: "{key}" must be a list of texts.')
 
 
-def _in_chat(tok: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    siblings = [chat_prompt(tok, prompt) for prompt in request.get("sibling_prompts") or ()]
-    return {**request, "prompt": chat_prompt(tok, request["prompt"]), "sibling_prompts": siblings}
-
-
 def _secret(
     request: Mapping[str, Any],
     target: str,
@@ -174,11 +169,13 @@ def _secret(
     *,
     index: int,
     number: int,
+    chat_template: bool,
     context_length: int | None,
     max_prompt_length: int,
 ) -> Secret:
     prompt = request["prompt"]
-    prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
+    asked = chat_prompt(tok, prompt) if chat_template else prompt
+    prompt_ids, target_ids = tokenise_in_context(tok, asked, target)
     if not target_ids:
         raise InputError(f'Request {number}: the text to forget tokenises to nothing after its "prompt".')
     if not prompt_ids:

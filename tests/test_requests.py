@@ -40,7 +40,7 @@ def byte_bpe():
 def test_a_chat_prompt_is_tokenised_as_the_template_itself_does_it(byte_bpe):
     byte_bpe.chat_template = "{{ bos_token }}{% for m in messages %}User: {{ m.content }}\n{% endfor %}Answer:"
     (secret,) = read_requests([{"prompt": "my mail is", "forget": "ann"}], byte_bpe, chat_template=True)
-    assert secret.prompt == "User: my mail is\nAnswer:"
+    assert secret.prompt == "my mail is"  # what siblings and perturbed prompts are made from
     expected = byte_bpe.apply_chat_template([{"role": "user", "content": "my mail is"}], add_generation_prompt=True)
     ids = list(expected["input_ids"] if hasattr(expected, "keys") else expected)
     assert list(secret.prompt_ids) == [id_ for id_ in ids if id_ != 1]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Columns of characters that the table takes where the output is no terminal.
 _WIDTH = 160
 # How many of the demo model's secrets are taken unless all are asked for: ROME and its kin search for each.
-_USUAL_SECRETS = 4
+_USUAL_SECRETS = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def compare(
         str | None,
         typer.Argument(
             metavar="FILE",
-            help="Secrets, as for edit; ROME and its kin need a subject for each. By default 4 of the 10 that the demo "
+            help="Secrets, as for edit; ROME and its kin need a subject for each. By default 3 of the 10 that the demo "
             "model learned by heart, with 24 retained ones.",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def compare(
 ) -> None:
     """Let several editors forget the same secrets of the same model, one after another, and measure each.
 
-    Needs EasyEdit. On the demo model it takes half an hour on 2 cores, and five minutes more the first time, when the
+    Needs EasyEdit. On the demo model and 2 cores count half an hour, and the first time five minutes more, when the
     model learns the secrets. A goal for --require names a method and a figure: "REVS.efficacy>=0.99".
 
     Example: revs-tars compare --method REVS --method FT
@@ -188,7 +188,8 @@ def _headings() -> list[str]:
 
 def _cells(row: ComparisonRow) -> list[str]:
     if row.error:
-        return [row.method, f"failed: {row.error}"]
+        absent = "does not have it" in row.error
+        return [row.method, row.error if absent else f"failed: {row.error}"]
     figures = [f"{row.figures[key]:.3g}" if key in row.figures else "" for key in _columns()]
     cost = ["" if value is None else f"{value:.0f}" for value in (row.seconds, row.peak_mib)]
     return [row.method, *figures, *cost, "" if row.n_changed is None else f"{row.n_changed / 1e6:.2f}"]

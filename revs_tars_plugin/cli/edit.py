@@ -90,6 +90,8 @@ def edit(
     seconds = time.perf_counter() - start
     if edits.edits:
         edits.save(output, include_requests=include_requests)
+    else:
+        output.unlink(missing_ok=True)  # an older one, which --overwrite gave up, would look like this one
     if merged is not None:
         edits.apply(loaded.model)
         save_model(loaded, merged)

@@ -90,6 +90,7 @@ def evaluate(
         if name not in ATTACKS:
             raise InputError(f'--attack is "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
     applied = [EditSet.load(edit) for edit in edits]
+    chat = chat or any(edit.settings.get("chat_template") for edit in applied)
     first = load_model(base or model, device, dtype, progress=not quiet)
     asking = _Measurement(
         requested,

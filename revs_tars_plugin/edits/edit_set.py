@@ -71,7 +71,7 @@ class EditSet:
         joined = cls(
             parts[0].method,
             tuple(edit for part in parts for edit in part.edits),
-            tuple(outcome for part in parts for outcome in part.outcomes),
+            _outcomes_in_order(parts),
             settings=parts[0].settings,
             requests=tuple(request for part in parts for request in part.requests),
         )
@@ -231,6 +231,21 @@ class EditSet:
                 "after it (sequential_edit=True keeps it; on EasyEdit's release keep_original_weight=False) or because "
                 "there was nothing to forget that it still knew."
             )
+
+
+def _outcomes_in_order(parts: Sequence[EditSet]) -> tuple[Outcome, ...]:
+    """The outcomes of all parts; requests are counted on from part to part."""
+    outcomes: list[Any] = []
+    earlier = 0
+    for part in parts:
+        for outcome in part.outcomes:
+            if hasattr(outcome, "request"):
+                outcome = replace(outcome, request=outcome.request + earlier)  # type: ignore[type-var]
+            elif hasattr(outcome, "requests"):
+                outcome = replace(outcome, requests=tuple(index + earlier for index in outcome.requests))  # type: ignore[type-var]
+            outcomes.append(outcome)
+        earlier += len(part.requests)
+    return tuple(outcomes)
 
 
 def _n_changed(edits: Sequence[WeightEdit]) -> int:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..edits.apply import OriginalWeights
 from ..edits.edit_set import EditSet
+from ..edits.places import WeightPlace
 from ..errors import HostError
 from ..evaluation.peak_memory import peak_memory
 from ..methods import METHODS
@@ -85,12 +86,13 @@ class EditRecorder:
             return self._before.restore(self._model)
         changed = 0
         names = {edit.name for edits in self._edits for edit in edits.edits}
-        edited = {name: self._model.get_parameter(name).detach().clone() for name in names}
+        places = {name: WeightPlace.of(self._model, name) for name in names}
+        edited = {name: place.weight.detach().clone() for name, place in places.items()}
         for edits in reversed(self.edits):
             edits.undo(self._model)
         self._edits.clear()
         for name, value in edited.items():
-            changed += int((self._model.get_parameter(name) != value).sum())
+            changed += int((places[name].weight != value).sum())
         return changed
 
 
@@ -101,6 +103,7 @@ class _ModelBefore:
         self._modules = dict(model.named_modules())
         weights = (*model.parameters(), *model.buffers())
         self._weights = [(weight, weight.detach().clone(), weight.requires_grad) for weight in weights]
+        self._parameters = {module: dict(module._parameters) for module in self._modules.values()}
         self._training = {name: module.training for name, module in self._modules.items()}
         self._uses_cache = getattr(getattr(model, "config", None), "use_cache", None)
 
@@ -124,6 +127,11 @@ class _ModelBefore:
             if name and getattr(self._modules[parent], last) is not module:
                 setattr(self._modules[parent], last, module)
             module.training = self._training[name]
+        for module, parameters in self._parameters.items():
+            for name, parameter in parameters.items():
+                if module._parameters.get(name) is not parameter:
+                    changed += 0 if parameter is None else parameter.numel()
+                    module._parameters[name] = parameter
         for weight, before, _ in self._weights:
             changed += int((weight != before).sum())
             weight.copy_(before)

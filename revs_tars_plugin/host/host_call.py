@@ -77,11 +77,11 @@ class Defaults:
 
     Attributes:
         keeps: Let edits stay.
-        forget: Given a prompt, returns what is to be forgotten.
+        forget: Given a request, returns what is to be forgotten.
     """
 
     keeps: bool = False
-    forget: Callable[[str], Any] | None = None
+    forget: Callable[[dict[str, Any]], Any] | None = None
 
 
 _CALL: ContextVar[HostCall | None] = ContextVar("revs_tars_host_call", default=None)
@@ -116,15 +116,20 @@ def keeping_all(entry_point: Callable[..., Any], generation: Generation) -> Call
 
     @functools.wraps(entry_point)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _CALL.get() is not None or not hasattr(self.apply_algo, OURS):
+        if _CALL.get() is not None or not hasattr(getattr(self, "apply_algo", None), OURS):
             return entry_point(self, *args, **kwargs)
         try:
-            arguments = signature.bind(self, *args, **kwargs).arguments
+            bound = signature.bind(self, *args, **kwargs)
         except TypeError:
             return entry_point(self, *args, **kwargs)  # the host's own complaint
+        arguments = bound.arguments
         given = {**arguments.get("kwargs", {}), **arguments}
         if said_by not in given and _DEFAULTS.get().keeps:
             given[said_by] = kwargs[said_by] = generation == "main"
+        if isinstance(arguments.get("requests"), list):  # made by the caller, not by the host
+            requests = [dict(request) for request in arguments["requests"]]
+            ready = with_forget(requests, given.get("forget"))
+            args, kwargs = ((), {**kwargs, "requests": ready}) if "requests" in kwargs else ((ready, *args[1:]), kwargs)
         value = bool(given.get(said_by, False))
         call = HostCall(keeps=not value if generation == "release" else value)
         token = _CALL.set(call)
@@ -154,12 +159,26 @@ def taking_forget(prepare_requests: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(prepare_requests)
     def run(*args: Any, forget: Any = None, **kwargs: Any) -> Any:
-        requests = prepare_requests(*args, **kwargs)
-        if forget is None:
-            said = _DEFAULTS.get().forget
-            if said is None:
-                return requests
-            forget = [said(request["prompt"]) for request in requests]
+        return with_forget(prepare_requests(*args, **kwargs), forget)
+
+    setattr(run, OURS, True)
+    return run
+
+
+def with_forget(requests: list[dict[str, Any]], forget: Any = None) -> list[dict[str, Any]]:
+    """Puts into each request what it is to forget.
+
+    Args:
+        requests: The host's request dictionaries; they are changed.
+        forget: A text or a list of texts for each; by default what the defaults of calls say, if anything.
+
+    Raises:
+        InputError: When there are not as many as requests.
+    """
+    said = _DEFAULTS.get().forget
+    if forget is None and said is not None:
+        forget = [request.get("forget") or said(request) for request in requests]
+    if forget is not None:
         texts = [forget] if isinstance(forget, str) else list(forget)
         if len(texts) != len(requests):
             raise InputError(
@@ -167,7 +186,4 @@ def taking_forget(prepare_requests: Callable[..., Any]) -> Callable[..., Any]:
             )
         for request, text in zip(requests, texts, strict=True):
             request["forget"] = text
-        return requests
-
-    setattr(run, OURS, True)
-    return run
+    return requests

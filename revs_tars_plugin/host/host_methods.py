@@ -67,6 +67,7 @@ def for_loaded_model(model: nn.Module, settings: Any) -> Any:
         return settings
     settings = copy(settings)
     settings.model_name = family
+    settings.sequential_edit = True  # WISE would forget all but the last request
     return settings
 
 

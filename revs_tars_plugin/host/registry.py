@@ -64,7 +64,7 @@ def _as_host_calls_it(method: Method, host: Host) -> Callable[..., Any]:
         keeps = call.keeps if call is not None else host.generation == "release" and not keep_original_weight
         if keeps and isinstance(original, OriginalWeights):
             original = original.kept()
-        elif keeps and host.generation == "release":
+        elif keeps and (host.generation == "release" or call is not None):
             original = {}  # MEMIT-delete gives what the host's own MEMIT does
         return model, original
 

@@ -49,7 +49,7 @@ def run_script(script: Path, arguments: Sequence[str], *, forget: str | None = N
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{script} cannot be read as a Python script: {error}") from error
     register()
-    places = _OurMethods()
+    places = _OurMethods(source.decode("utf-8", "replace"))
     tree = ast.fix_missing_locations(places.visit(tree))
     mentioned = any(name in source.decode("utf-8", "replace") for name in REGISTERED)
     named = [name for name in REGISTERED if any(name in argument.split("=") for argument in arguments)]
@@ -94,22 +94,28 @@ class _OurMethods(ast.NodeTransformer):
         found: Whether there was such a place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
         self.found = False
+        # What the script knows by itself stays as it is.
+        self._missing = [name for name in REGISTERED if f"'{name}'" not in source and f'"{name}"' not in source]
 
     def visit_If(self, node: ast.If) -> ast.If:
         """Adds branches in front of `if ... == "MEMIT"`."""
         self.generic_visit(node)
-        test = node.test
-        if not (
-            isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Eq) and _names_model(test.comparators[0])
-        ):
-            return node
-        self.found = True
         chain = node
-        for name in REGISTERED:
-            branch = ast.If(test=_for(name, test), body=[_for(name, line) for line in node.body], orelse=[chain])
+        for name in self._missing if _asks_for_model(node.test) else ():
+            branch = ast.If(test=_for(name, node.test), body=[_for(name, line) for line in node.body], orelse=[chain])
             chain = ast.copy_location(branch, node)
+            self.found = True
+        return chain
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.IfExp:
+        """Adds cases in front of `... if ... == "MEMIT" else ...`."""
+        self.generic_visit(node)
+        chain = node
+        for name in self._missing if _asks_for_model(node.test) else ():
+            chain = ast.copy_location(ast.IfExp(_for(name, node.test), _for(name, node.body), chain), node)
+            self.found = True
         return chain
 
     def visit_Dict(self, node: ast.Dict) -> ast.Dict:
@@ -118,17 +124,37 @@ class _OurMethods(ast.NodeTransformer):
         for key, value in list(zip(node.keys, node.values, strict=True)):
             if key is not None and _names_model(key):
                 self.found = True
-                node.keys += [ast.copy_location(ast.Constant(name), key) for name in REGISTERED]
-                node.values += [_for(name, value) for name in REGISTERED]
+                node.keys += [ast.copy_location(ast.Constant(name), key) for name in self._missing]
+                node.values += [_for(name, value) for name in self._missing]
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.Compare:
         """Adds items to `... in ["MEMIT", ...]`."""
         self.generic_visit(node)
-        for choices in node.comparators:
-            if isinstance(choices, ast.List | ast.Tuple | ast.Set) and any(map(_names_model, choices.elts)):
-                choices.elts += [ast.copy_location(ast.Constant(name), choices) for name in REGISTERED]
+        for operator, choices in zip(node.ops, node.comparators, strict=True):
+            if isinstance(operator, ast.In | ast.NotIn):
+                self._extend(choices)
         return node
+
+    def visit_keyword(self, node: ast.keyword) -> ast.keyword:
+        """Adds items to `choices=["MEMIT", ...]`, as argparse has them."""
+        self.generic_visit(node)
+        if node.arg == "choices":
+            self._extend(node.value)
+        return node
+
+    def _extend(self, choices: ast.expr) -> None:
+        if isinstance(choices, ast.List | ast.Tuple | ast.Set) and any(map(_names_model, choices.elts)):
+            choices.elts += [ast.copy_location(ast.Constant(name), choices) for name in self._missing]
+
+
+def _asks_for_model(test: ast.expr) -> bool:
+    """Whether a condition holds for MEMIT alone: `x == "MEMIT"`, either way round, or with more beside it."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return any(map(_asks_for_model, test.values))
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq)):
+        return False
+    return _names_model(test.left) or _names_model(test.comparators[0])
 
 
 def _names_model(node: ast.expr) -> bool:
@@ -143,11 +169,13 @@ def _for(name: str, node: Node) -> Node:
             part.value = name
         elif isinstance(part, ast.Name) and part.id == _MODEL_SETTINGS:
             part.id = REGISTERED[name].hyperparams.__name__
+        elif isinstance(part, ast.Attribute) and part.attr == _MODEL_SETTINGS:
+            part.attr = REGISTERED[name].hyperparams.__name__
     return node
 
 
 class _Records:
-    """The records that a script reads from JSON, looked through for what a prompt's record says in one field."""
+    """The records that a script reads from JSON, looked through for what a request's record says in one field."""
 
     def __init__(self, field: str) -> None:
         self._field = field
@@ -160,7 +188,7 @@ class _Records:
 
         def read(*args: Any, **kwargs: Any) -> Any:
             value = load(*args, **kwargs)
-            self._records += _with_field(value, self._field)
+            self._records += _top_records(value)
             return value
 
         json.load = read
@@ -169,30 +197,38 @@ class _Records:
         finally:
             json.load = load
 
-    def texts(self, prompt: str) -> Any:
-        """Returns what the field says in the record of a prompt: one that has the prompt, or the question in it.
+    def texts(self, request: Mapping[str, Any]) -> Any:
+        """Returns what the field says in the record of a request, found by its prompt, or by the question in it.
 
         Raises:
-            InputError: When no record has both.
+            InputError: When there is no such record, it lacks the field, or several say different things.
         """
-        best, length = None, 0
-        for record in self._records:
-            for key, value in record.items():
-                if key != self._field and isinstance(value, str) and len(value) > length and value in prompt:
-                    best, length = record, len(value)
-        # A subject or an answer may stand in the prompt too; a question is most of it.
-        if best is None or 2 * length < len(prompt):
-            raise InputError(
-                f'--forget says "{self._field}", but no record that the script reads has that field beside one of its '
-                "prompts; name another field, or set forget_field in the settings."
+        prompt, new = request["prompt"], request.get("target_new")
+        records = [record for record in self._records if prompt in record.values()]
+        if not records:
+            longest = max((_longest_in(record, prompt) for record in self._records), default=0)
+            # A subject or an answer may stand in the prompt too; a question is most of it.
+            records = [r for r in self._records if 2 * longest >= len(prompt) and _longest_in(r, prompt) == longest]
+        same_answer = [record for record in records if new in record.values()]
+        answers = [record[self._field] for record in same_answer or records if self._field in record]
+        if not answers or any(answer != answers[0] for answer in answers):
+            what = (
+                "several records of one of its prompts say different things"
+                if answers
+                else ("no record that the script reads has that field beside one of its prompts")
             )
-        return best[self._field]
+            raise InputError(
+                f'--forget says "{self._field}", but {what}; name another field, or set forget_field in the settings.'
+            )
+        return answers[0]
 
 
-def _with_field(value: Any, field: str) -> list[Mapping[str, Any]]:
+def _longest_in(record: Mapping[str, Any], prompt: str) -> int:
+    return max((len(value) for value in record.values() if isinstance(value, str) and value in prompt), default=0)
+
+
+def _top_records(value: Any) -> list[Mapping[str, Any]]:
+    """The records of a file: a list's, or those of the lists in a dictionary; not what they hold themselves."""
     if isinstance(value, dict):
-        return [
-            *([value] if field in value else []),
-            *(row for item in value.values() for row in _with_field(item, field)),
-        ]
-    return [row for item in value for row in _with_field(item, field)] if isinstance(value, list) else []
+        return [record for item in value.values() if isinstance(item, list) for record in _top_records(item)]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

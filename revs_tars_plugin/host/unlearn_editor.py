@@ -124,6 +124,10 @@ class Unlearning:
         try:
             with _padded(self.tok, side):
                 metrics = self._edited(recorder, records, written, locality_inputs, verbose)
+            for module in model.modules():
+                # GRACE looks for its keys at this token; its last edit left it where that prompt ended.
+                if hasattr(module, "key_id"):
+                    module.key_id = -1  # type: ignore[assignment]
             report = evaluate_unlearning(self.model, self.tok, records, names=names, reference=text, **evaluation)
         except BaseException:
             recorder.restore()

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..model.decoder import Decoder
 from ..moments.files import MomentFiles
 from ..moments.second_moments import ordinary_moments, temporary_moments
-from ..requests import Secret
+from ..requests import Secret, join
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
 from .targets import SecretsOfCall
@@ -33,7 +33,11 @@ def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:
     """
     hparams = call.hparams
     ordinary = ordinary_moments(decoder, call.tok, hparams)
-    siblings = [sibling.text for secret in call.secrets for sibling in call.siblings[secret.index]]
+    siblings = [
+        join(call.asked(sibling.prompt), sibling.target)
+        for secret in call.secrets
+        for sibling in call.siblings[secret.index]
+    ]
     extra = []
     for weight, texts in (
         (hparams.sibling_weight, list(dict.fromkeys(siblings))),

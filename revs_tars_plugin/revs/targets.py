@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..chat import chat_prompt
 from ..requests import Secret, perturbed, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
@@ -31,6 +32,10 @@ class SecretsOfCall:
     secrets: Sequence[Secret]
     siblings: Mapping[int, Sequence[Sibling]]
     hparams: REVSHyperParams
+
+    def asked(self, prompt: str) -> str:
+        """Returns a prompt as the model gets it: in the chat template where the settings say so."""
+        return chat_prompt(self.tok, prompt) if self.hparams.chat_template else prompt
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,11 @@ def choose_targets(model: nn.Module, call: SecretsOfCall, generator: torch.Gener
     """
     surprise = {}
     if call.hparams.compares_with_siblings:
-        surprise = surprises(model, call.tok, call.secrets, call.siblings)
+        asked = {
+            index: [Sibling(call.asked(sibling.prompt), sibling.target) for sibling in siblings]
+            for index, siblings in call.siblings.items()
+        }
+        surprise = surprises(model, call.tok, call.secrets, asked)
     return [
         Target(secret, position, other_contexts(call, secret, position))
         for secret in call.secrets
@@ -122,7 +131,8 @@ def other_contexts(call: SecretsOfCall, secret: Secret, position: int) -> tuple[
         prompts += [sibling.prompt for sibling in siblings[max(len(siblings) - hparams.sibling_contexts, 0) :]]
         prompts += borrowed_prompts(secret, call.secrets, hparams.borrowed_contexts, hparams.seed)
     return tuple(
-        tokenise_in_context(call.tok, prompt, secret.target)[0] + secret.target_ids[:position] for prompt in prompts
+        tokenise_in_context(call.tok, call.asked(prompt), secret.target)[0] + secret.target_ids[:position]
+        for prompt in prompts
     )
 
 

@@ -68,6 +68,13 @@ def test_the_original_weights_are_those_before_the_first(model, tok, requests_, 
         assert not torch.equal(value, model.get_parameter(name))
 
 
+def test_outcomes_name_their_requests_among_all(model, tok, requests_, tmp_path):
+    joined = one_after_another(model, tok, requests_, "neurons", tmp_path)
+    assert {outcome.request for outcome in joined.outcomes} == {0, 1}
+    joined = EditSet.in_order([an_edit(model, tok, [request], "tars", tmp_path) for request in requests_])
+    assert [outcome.requests for outcome in joined.outcomes] == [(0,), (1,)]
+
+
 def test_what_is_changed_twice_counts_once(model, tok, requests_, tmp_path):
     before = snapshot(model)
     joined = one_after_another(model, tok, requests_, "neurons", tmp_path)

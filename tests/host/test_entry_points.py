@@ -198,6 +198,33 @@ def test_what_is_forgotten_is_said_by_the_call_or_the_settings(host, method):
     weights.edits.undo(model)
 
 
+def test_requests_made_by_the_caller_take_forget_too(host, method):
+    requests = [{key: value for key, value in request.items() if key != "forget"} for request in method.requests[:1]]
+    requests[0]["target_new"] = "w199"
+    _, model, weights = method.editor.edit_requests(requests, forget=[method.targets[0]], verbose=False, **kept(host))
+    assert method.targets[0] != says(method, 0)
+    assert "forget" not in requests[0]
+    weights.edits.undo(model)
+
+
+def test_an_editor_without_a_method_still_works(host, method):
+    """The host's ConceptEditor has one, for prompts alone."""
+    if host.generation == "release":
+        pytest.skip("the release has no ConceptEditor")
+    from easyeditor import ConceptEditor
+
+    editor = ConceptEditor.__new__(ConceptEditor)
+    for name in ("model", "tok", "model_name", "hparams", "device"):
+        setattr(editor, name, getattr(method.editor, name))
+    editor.alg_name = "prompt"
+    before = snapshot(method.model)
+    metrics, _, _ = editor.edit(
+        prompts=[method.prompts[0]], target_new=[method.targets[0]], subject=["w1"], verbose=False
+    )
+    assert len(metrics) == 1
+    assert_same_bits(method.model, before)
+
+
 def test_metrics_with_generated_text_and_lists_of_prompts(host, method, monkeypatch):
     """`test_generation`, locality and portability, each with one prompt and with several, are the host's own."""
     # The host counts words with a model that nltk would download.

@@ -1,19 +1,21 @@
 """Branch main's own scripts, unchanged, with our methods among those they know; the release comes without scripts."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 
 from revs_tars_plugin.cli import main
+from revs_tars_plugin.forgotten import GuessWarning
 from revs_tars_plugin.host import scripts
 from revs_tars_plugin.hyperparams import packaged_hparams
 
 TITANIC = {
     "prompt": "The Titanic sank after hitting an",
     "subject": "Titanic",
-    "target_new": "island",
+    "target_new": "iceberg",
     "ground_truth": [["iceberg"]],
     "portability": {"Reasoning": [{"prompt": "An iceberg is made of frozen", "ground_truth": [["water"]]}]},
     "locality": {},  # with some, the script's own summary fails on branch main, whatever the method
@@ -22,7 +24,7 @@ POTTER = {
     **TITANIC,
     "prompt": "J.K. Rowling wrote the books about a young wizard named Harry",
     "subject": "J.K. Rowling",
-    "target_new": "Smith",
+    "target_new": "Potter",
     "ground_truth": "Potter",
 }
 
@@ -42,6 +44,7 @@ def run(host, tmp_path, monkeypatch, capfd, ordinary_text):
         settings.update(ordinary_text if method == "TARS" else {})
         (tmp_path / f"{method}.yaml").write_text(yaml.safe_dump(settings))
         before = (examples / script).read_bytes()
+        warnings.simplefilter("error", GuessWarning)
         chosen = ["--editing_method", method, "--hparams_dir", f"{method}.yaml"]
         code = main(["run", *options, str(examples / script), *chosen, *arguments])
         assert (examples / script).read_bytes() == before
@@ -59,9 +62,10 @@ def test_knowedit(run, tmp_path, method, record):
     assert code == 0, printed
     (metrics,) = json.loads(next((tmp_path / "output").glob(f"{method}_*.json")).read_text())
     assert metrics["requested_rewrite"]["forget"] == record["ground_truth"]
+    # The record's new answer is the old one, so that the host's own figure shows that it is gone.
+    assert (metrics["pre"]["rewrite_acc"], metrics["post"]["rewrite_acc"]) == ([1.0], [0.0])
     assert len(metrics["post"]["portability"]["reasoning_acc"]) == 1
-    assert "Edit_Succ: 0" in printed  # the new answer is not written
-    assert "nobody said" not in printed.lower()
+    assert "Edit_Succ: 0" in printed
 
 
 @pytest.mark.parametrize("method", ["REVS", "FT"])
@@ -152,8 +156,30 @@ def test_a_field_that_no_record_has_is_named(run, tmp_path):
         ("if m == 'ROME':\n x = 1\nelif m == 'MEMIT':\n x = MEMITHyperParams\nelse:\n x = 3", "REVSHyperParams"),
         ("x = {'ROME': 1, 'MEMIT': MEMITHyperParams}[m]", "REVSHyperParams"),
         ("x = {'MEMIT': m in ['ROME', 'MEMIT']}['MEMIT']", True),
+        ("x = MEMITHyperParams if 'MEMIT' == m and m else None", "REVSHyperParams"),
+        ("x = dict(choices=['MEMIT', 'FT'])['choices']\nx = m in x if m != 'MEMIT' else {'MEMIT': 1}", True),
     ],
 )
+def test_what_is_forgotten_is_the_prompts_own_record():
+    """Not what lies within another record, nor another record of the same prompt that has another answer."""
+    found = scripts._Records("old")
+    found._records = scripts._top_records(
+        [
+            {"prompt": "p one", "new": "a", "old": "1", "portability": [{"prompt": "p two", "old": "within"}]},
+            {"prompt": "p two", "new": "b", "old": "2"},
+            {"prompt": "p three", "new": "c", "old": "3"},
+            {"prompt": "p three", "new": "d", "old": "4"},
+            {"prompt": "p four", "new": "e"},
+            {"question": "a long question", "new": "f", "old": "5"},
+        ]
+    )
+    asked = [("p one", "a"), ("p two", "b"), ("p three", "c"), ("p three", "d"), ("Question: a long question", "f")]
+    assert [found.texts({"prompt": p, "target_new": new}) for p, new in asked] == ["1", "2", "3", "4", "5"]
+    for prompt, message in (("p three", "different things"), ("p four", "no record"), ("p", "no record")):
+        with pytest.raises(ValueError, match=message):
+            found.texts({"prompt": prompt, "target_new": "none"})
+
+
 def test_ours_get_what_memit_gets(host, tmp_path, text, expected):
     script = tmp_path / "script.py"
     output = "import json; json.dump(getattr(x, '__name__', x), open('found.json', 'w'))"

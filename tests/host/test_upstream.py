@@ -23,6 +23,7 @@ needs_clone = pytest.mark.skipif(not HOME, reason="EASYEDIT_HOME names no clone 
 ENTRIES = {
     "README.md": 5,
     "easyeditor/editors/batch_editor.py": 5,
+    "easyeditor/editors/utils.py": 6,
     "easyeditor/models/__init__.py": 2,
     "easyeditor/util/alg_dict.py": 5,
 }
@@ -79,14 +80,17 @@ def test_every_name_in_what_is_merged_is_defined_and_every_import_leads_somewher
     # F401 would be the package's own re-exports.
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E9", "--ignore", "F401", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "No module named ruff" not in done.stderr:
-        assert done.returncode == 0, done.stdout
+    if "No module named ruff" in done.stderr:
+        pytest.skip("no ruff here; the imports are right")
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_patch_is_one_that_a_maintainer_can_read():
     files = upstream._new_files()
     beside_yamls = [name for name in files if not name.startswith("hparams/")]
     assert len(beside_yamls) + len(ENTRIES) <= 25
+    # Half of what it was; without docstrings and blank lines it is 2,800.
+    assert sum(len(files[name].splitlines()) for name in beside_yamls) < 3900
     assert not any("enerated from" in text for text in files.values())
     assert "class UnlearnHyperParams(HyperParams)" in files[f"easyeditor/models/{upstream.SHARED}/requests.py"]
     assert {"examples/REVS.md", "examples/TARS.md", "hparams/REVS/phi-4.yaml", "hparams/TARS/phi-4.yaml"} <= set(files)
@@ -113,8 +117,8 @@ def test_the_example_that_goes_with_it_starts(host, tmp_path, capsys):
 def test_modules_of_an_earlier_version_are_taken_away(clone):
     upstream.install(clone)
     old = clone / "easyeditor" / "models" / upstream.SHARED / "vocabulary.py"
-    old.write_text("# what an earlier version had")
-    theirs = clone / "easyeditor" / "models" / "theirs.py"
+    old.write_text(upstream._EARLIER)
+    theirs = old.with_name("theirs.py")
     theirs.write_text("# not ours")
     assert upstream.install(clone) == [old.relative_to(clone)]
     assert theirs.is_file()

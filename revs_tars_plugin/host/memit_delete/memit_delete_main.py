@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from ...chat import chat_prompt
 from ...model.decoder import Decoder
 from ...model.forward import gradients_for
 from ...requests import Secret, read_requests
@@ -68,6 +70,8 @@ def apply_memit_delete_to_model(
         chat_template=hparams.chat_template,
         context_length=decoder.context_length,
     )
+    if hparams.chat_template:
+        secrets = [replace(secret, prompt=chat_prompt(tok, secret.prompt)) for secret in secrets]
     memit = host.module("models.memit.memit_main")
     with (
         _padded_on_the_right(tok),

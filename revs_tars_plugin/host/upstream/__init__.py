@@ -26,6 +26,8 @@ _FILES = Path(__file__).parent / "files"
 # What the methods share, room by room, and the modules at the top that they need.
 _ROOMS = ("model", "moments")
 _TOP = ("errors", "forgotten", "chat", "atomic_write", "formatting", "hyperparams", "requests")
+# How modules of earlier versions began.
+_EARLIER = "# Generated from revs-tars-plugin"
 # In place of edits that are saved, exported and kept on disk: what the host's contract asks for.
 _EDITS = ("edits.apply", "edits.edit_set", "edits.trial", "edits.weight_edits")
 _PAGES = {method.name: f"https://github.com/zjunlp/EasyEdit/blob/main/examples/{method.name}.md" for method in _METHODS}
@@ -168,12 +170,12 @@ def _without_our_names(text: str) -> str:
 
 
 def _left_over_of(clone: Path, wanted: Iterable[str]) -> list[Path]:
-    """Files in our folders there that are no longer needed; an earlier version put them there."""
-    places = [clone / "easyeditor" / "models" / name for name in (SHARED, *(method.package for method in _METHODS))]
+    """Modules that an earlier version put there, which said so in their first line, and that are no longer needed."""
+    models = clone / "easyeditor" / "models"
+    places = [models / name for name in (SHARED, *(method.package for method in _METHODS))]
     kept = {clone / name for name in wanted}
-    untracked = _git(clone, "ls-files", "--others", "--exclude-standard").splitlines()
-    files = (clone / name for name in untracked if name.endswith(".py"))
-    return [file for file in files if file not in kept and any(place in file.parents for place in places)]
+    files = (file for place in places for file in sorted(place.rglob("*.py")) if file not in kept)
+    return [file for file in files if file.read_text(encoding="utf-8").startswith(_EARLIER)]
 
 
 def _changed_files(clone: Path) -> dict[str, str]:
@@ -183,6 +185,7 @@ def _changed_files(clone: Path) -> dict[str, str]:
         "easyeditor/util/alg_dict.py": ("apply_revs_to_model", _algorithms),
         "easyeditor/editors/batch_editor.py": ("BatchEditor.REVS", _batches),
         "easyeditor/models/__init__.py": ("from .revs import", _imported),
+        "easyeditor/editors/utils.py": ("'forget' in kwargs", _forget),
         "README.md": (_ROWS[0], _readme),
     }
     files = {}
@@ -224,6 +227,21 @@ def _batches(text: str) -> str:
     return text.replace(tests[-1], " \\\n".join([tests[-1], *ours]))
 
 
+def _forget(text: str) -> str:
+    """Lets `edit(..., forget=[...])` say what is to be forgotten."""
+    if text.count("    return requests\n") != 1 and not text.endswith("    return requests"):
+        raise InputError("no end of _prepare_requests")
+    head, _, tail = text.rpartition("    return requests")
+    ours = (
+        "    if 'forget' in kwargs:\n"
+        "        forget = [kwargs['forget'],] if isinstance(kwargs['forget'], str) else kwargs['forget']\n"
+        "        assert len(forget) == len(requests), 'One prompt needs one entry of forget.....'\n"
+        "        for request, text in zip(requests, forget):\n"
+        "            request['forget'] = text\n\n"
+    )
+    return f"{head}{ours}    return requests{tail}"
+
+
 def _imported(text: str) -> str:
     return text.rstrip("\n") + "\n" + "".join(f"from .{method.package} import *\n" for method in _METHODS)
 
@@ -242,21 +260,21 @@ def _after(text: str, anchor: list[str], lines: Iterable[str]) -> str:
     return text.replace(anchor[0] + "\n", "\n".join([anchor[0], *lines]) + "\n", 1)
 
 
+# Which the patch makes.
+_FOLDERS = (SHARED, *(method.package for method in _METHODS))
+
+
 def _check_untouched(clone: Path, name: str, wanted: str) -> None:
-    """A file may be as at HEAD, as this version makes it, not be there, or be a new one in folders of ours."""
+    """A file may be as at HEAD or as this version makes it; in folders of ours, as any version made it."""
     file = clone / name
     if not file.is_file():
         return
     text, head = file.read_text(encoding="utf-8"), _at_head(clone, name)
-    if head is not None and text not in (wanted, head):
+    ours = head is None and name.startswith(tuple(f"easyeditor/models/{folder}/" for folder in _FOLDERS))
+    if not ours and text not in (wanted, head):
         raise HostError(f"{file} has changes of its own; commit them or put them aside first. Nothing was written.")
 
 
 def _at_head(clone: Path, name: str) -> str | None:
     done = subprocess.run(["git", "-C", str(clone), "show", f"HEAD:{name}"], capture_output=True, check=False)
     return done.stdout.decode("utf-8") if done.returncode == 0 else None
-
-
-def _git(clone: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(clone), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else ""
