@@ -51,9 +51,12 @@ def test_edit_restores_after_each_request(concept_editor):
         assert (metric["pre"]["rewrite_acc"][0], metric["post"]["rewrite_acc"][0]) == (1, 0)
         assert (metric["pre"]["rephrase_acc"][0], metric["post"]["rephrase_acc"][0]) == (1, 0)
         assert metric["post"]["locality"]["unrelated_acc"] == [1.0]
-    (outcome,) = original.edits.outcomes
-    assert outcome.reached
-    assert 1 <= outcome.reversed <= 10
+    # The host made two calls, each for one prompt; what became of both is told, and nothing is kept.
+    assert [outcome.requests for outcome in original.edits.outcomes] == [(0,), (1,)]
+    for outcome in original.edits.outcomes:
+        assert outcome.reached
+        assert 1 <= outcome.reversed <= 10
+    assert original.edits.edits == ()
 
 
 def test_a_batch_removes_two_concepts_and_each_comes_back_by_itself(concept_editor):
