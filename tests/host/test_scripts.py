@@ -150,16 +150,6 @@ def test_a_field_that_no_record_has_is_named(run, tmp_path):
     assert '--forget says "answer"' in printed
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("if m == 'ROME':\n x = 1\nelif m == 'MEMIT':\n x = MEMITHyperParams\nelse:\n x = 3", "REVSHyperParams"),
-        ("x = {'ROME': 1, 'MEMIT': MEMITHyperParams}[m]", "REVSHyperParams"),
-        ("x = {'MEMIT': m in ['ROME', 'MEMIT']}['MEMIT']", True),
-        ("x = MEMITHyperParams if 'MEMIT' == m and m else None", "REVSHyperParams"),
-        ("x = dict(choices=['MEMIT', 'FT'])['choices']\nx = m in x if m != 'MEMIT' else {'MEMIT': 1}", True),
-    ],
-)
 def test_what_is_forgotten_is_the_prompts_own_record():
     """Not what lies within another record, nor another record of the same prompt that has another answer."""
     found = scripts._Records("old")
@@ -180,6 +170,16 @@ def test_what_is_forgotten_is_the_prompts_own_record():
             found.texts({"prompt": prompt, "target_new": "none"})
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("if m == 'ROME':\n x = 1\nelif m == 'MEMIT':\n x = MEMITHyperParams\nelse:\n x = 3", "REVSHyperParams"),
+        ("x = {'ROME': 1, 'MEMIT': MEMITHyperParams}[m]", "REVSHyperParams"),
+        ("x = {'MEMIT': m in ['ROME', 'MEMIT']}['MEMIT']", True),
+        ("x = MEMITHyperParams if 'MEMIT' == m and m else None", "REVSHyperParams"),
+        ("x = dict(choices=['MEMIT', 'FT'])['choices']\nx = m in x if m != 'MEMIT' else {'MEMIT': 1}", True),
+    ],
+)
 def test_ours_get_what_memit_gets(host, tmp_path, text, expected):
     script = tmp_path / "script.py"
     output = "import json; json.dump(getattr(x, '__name__', x), open('found.json', 'w'))"
