@@ -77,6 +77,9 @@ def padding_side(host: Host, model: nn.Module, settings: Any) -> str:
     It decides when it loads a model, by the method's name; so it is let load the one that is there once more.
     """
     module = host.module("editors.editor")
+    settings = copy(settings)
+    if not hasattr(settings, "model_parallel"):
+        settings.model_parallel = False  # which the release's LoRA lacks, although its loading reads it
     loaded = type("Loaded", (), {"from_pretrained": staticmethod(lambda *_args, **_kwargs: model)})
     classes = {name: loaded for name in _MODEL_CLASSES if hasattr(module, name)}
     with _in_place_of(module, {**classes, "make_logs": lambda: None}):
