@@ -15,7 +15,7 @@ import tqdm
 
 from revs_tars_plugin import REVSHyperParams
 from revs_tars_plugin.model.rank_steps import ranks
-from revs_tars_plugin.requests import tokenise_in_context
+from revs_tars_plugin.requests.reading import tokenise_in_context
 
 
 def published_seconds(

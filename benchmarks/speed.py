@@ -31,7 +31,7 @@ from revs_tars_plugin.evaluation.peak_memory import peak_memory
 from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.model.forward import batches_by_length, next_token_logits
 from revs_tars_plugin.moments.ordinary_text import sample_from_model
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 PARTS = ["secrets", "published", "shapes", "host"]
 _PROMPT, _TARGET = 20, 6

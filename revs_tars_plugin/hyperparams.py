@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 import yaml
 
 from .errors import InputError, did_you_mean
-from .forgotten import ForgetField
+from .requests.forgotten import ForgetField
 
 T = TypeVar("T", bound="UnlearnHyperParams")
 
@@ -139,6 +139,11 @@ class UnlearnHyperParams:
             f'There is no file "{file}" and no packaged {cls.ALGORITHM} setting of that name'
             f"{did_you_mean(file.stem, names)} (packaged: {', '.join(names)})"
         )
+
+    @property
+    def request_options(self) -> dict[str, Any]:
+        """What `read_requests` is told of the settings, by its arguments' names."""
+        return {"forget_field": self.forget_field, "chat_template": self.chat_template}
 
     @property
     def reads_moments(self) -> bool:

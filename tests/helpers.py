@@ -4,7 +4,7 @@ import torch
 
 from revs_tars_plugin import REVSHyperParams, TARSHyperParams, execute_revs, execute_tars
 from revs_tars_plugin.model.decoder import Decoder
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 # Prompts of the tiny model that commands are given, with what it says behind them.
 SECRETS = ("w1 w2 w3", "w50 w60 w70 w80")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..chat import chat_prompt
 from ..errors import InputError
-from ..requests import join
+from ..requests.chat import asked_prompt
+from ..requests.reading import join
 from . import options
 from .requests_file import RequestsFile, read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
@@ -196,9 +196,9 @@ def stats(
 def _requests(requested: RequestsFile, tok: Any, *, protect: bool, chat: bool) -> list[dict[str, Any]]:
     requests: list[dict[str, Any]] = [dict(request) for request in requested.requests()]
     if protect and requested.retain:
-        asked = [chat_prompt(tok, record.prompt) if chat else record.prompt for record in requested.retain]
-        targets = [record.target for record in requested.retain]
-        requests[0]["retain_texts"] = [join(*pair) for pair in zip(asked, targets, strict=True)]
+        requests[0]["retain_texts"] = [
+            join(asked_prompt(tok, record.prompt, chat), record.target) for record in requested.retain
+        ]
     return requests
 
 

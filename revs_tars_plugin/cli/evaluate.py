@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm import tqdm
 
-from ..chat import chat_prompt
 from ..errors import InputError, did_you_mean
+from ..requests.chat import asked_prompt
 from . import options
 from .requests_file import RequestsFile, read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
@@ -178,9 +178,8 @@ class _Measurement:
             reference=reference,
             **self.arguments,
         )
-        prompts = [prompt for _, prompt, _, _ in self._prompts()]
-        if self.arguments["chat_template"]:
-            prompts = [chat_prompt(loaded.tok, prompt) for prompt in prompts]
+        chat = self.arguments["chat_template"]
+        prompts = [asked_prompt(loaded.tok, prompt, chat) for _, prompt, _, _ in self._prompts()]
         batches = [prompts[start : start + _PROMPTS] for start in range(0, len(prompts), _PROMPTS)]
         self.said[moment] = [
             text

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..requests import join
+from ..requests.reading import join
 from .bundled_model import DEMO_MODEL_NAME, demo_model
 from .secret_files import SecretRecord
 from .synthetic import SyntheticSecret, synthetic_secrets

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..formatting import headings_of
-from ..requests import tokenise_in_context
+from ..requests.reading import tokenise_in_context
 from .integrity import next_token_log_probabilities
 from .run import EvaluationRun, mean
 

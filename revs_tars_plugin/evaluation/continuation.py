@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..model.forward import evaluating
-from ..requests import tokenise_in_context
+from ..requests.reading import tokenise_in_context
 
 
 def greedy_continuation(model: nn.Module, tok: Any, prompt: str, max_new_tokens: int = 8) -> str:

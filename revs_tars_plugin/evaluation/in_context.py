@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ..requests import join
+from ..requests.reading import join
 from .run import EvaluationRun
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..model.decoder import Decoder, LayerState, picked
 from ..model.forward import layer_output
 from ..model.rank_steps import ranks
-from ..requests import perturbed
+from ..requests.reading import perturbed
 from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches
 from .run import EvaluationRun
 from .scores import mean_of_tokens, secret_scores, token_scores, tokens_of_secrets

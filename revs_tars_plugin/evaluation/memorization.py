@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..model.forward import batches_by_length, continuation_logits
-from ..requests import tokenise_in_context
+from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun, mean
 
 

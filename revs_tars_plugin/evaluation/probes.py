@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model.forward import batches_by_length
-from ..requests import tokenise_in_context
+from ..requests.reading import tokenise_in_context
 
 # Sequences that go through a model at once, unless the caller says otherwise.
 BATCH_SIZE = 32

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..data.memorised import memorise
-from ..requests import join
+from ..requests.reading import join
 from .run import EvaluationRun
 from .scores import output_scores
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..chat import chat_prompt
 from ..data.concept_files import ConceptRecord
 from ..data.secret_files import SecretRecord
 from ..model.decoder import Decoder
+from ..requests.chat import asked_prompt
 from .continuation import still_generated
 from .integrity import OrdinaryText
 from .probes import Probe, probes_of
@@ -106,7 +106,7 @@ class EvaluationRun:
 
     def asked(self, prompts: Sequence[str]) -> list[str]:
         """Returns prompts as the model gets them: what a user says, where it is a chat model, or as they are."""
-        return [chat_prompt(self.tok, prompt) for prompt in prompts] if self.options.chat_template else list(prompts)
+        return [asked_prompt(self.tok, prompt, self.options.chat_template) for prompt in prompts]
 
     def probes(self, prompts: Sequence[str], chosen: Sequence[int]) -> list[Probe]:
         """Returns probes of the edited tokens of the chosen secrets behind these prompts, one prompt a secret."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..model.forward import sample
-from ..requests import tokenise_in_context
+from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun
 
 

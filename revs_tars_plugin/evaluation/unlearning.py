@@ -14,7 +14,7 @@ from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
-from ..requests import Secret, read_requests
+from ..requests.reading import Secret, read_requests
 from .integrity import OrdinaryText
 from .metrics import ATTACKS, DEFAULT_ATTACKS, completed, measurements
 from .probes import BATCH_SIZE

@@ -20,7 +20,7 @@ from ..edits.weight_edits import NeuronEdit
 from ..model.decoder import Decoder
 from ..model.forward import batches_by_length, gradients_for
 from ..model.matrices import FeedForwardMatrix
-from ..requests import read_requests
+from ..requests.reading import read_requests
 from .ft_l_delete_hparams import FTLDeleteHyperParams
 from .outcomes import TrainingOutcome
 from .unlikelihood import unlikelihood
@@ -53,13 +53,7 @@ def execute_ft_l_delete(
     """
     hparams.validate()
     decoder = Decoder.of(model, hparams)
-    secrets = read_requests(
-        requests,
-        tok,
-        forget_field=hparams.forget_field,
-        chat_template=hparams.chat_template,
-        context_length=decoder.context_length,
-    )
+    secrets = read_requests(requests, tok, context_length=decoder.context_length, **hparams.request_options)
     pairs = [(secret.prompt_ids, secret.target_ids) for secret in secrets]
     weights = [matrix.weight for matrix in decoder.ff2.values()]
     before = [weight.detach().clone() for weight in weights]

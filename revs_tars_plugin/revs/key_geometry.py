@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..model.decoder import Decoder
 from ..moments.files import MomentFiles
 from ..moments.second_moments import ordinary_moments, temporary_moments
-from ..requests import Secret, join
+from ..requests.reading import Secret, join
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
 from .targets import SecretsOfCall

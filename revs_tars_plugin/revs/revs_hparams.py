@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
@@ -104,6 +104,11 @@ class REVSHyperParams(UnlearnHyperParams):
     def compares_with_siblings(self) -> bool:
         """Whether tokens are chosen by what a model expects behind sibling prompts."""
         return self.token_method in ("specific", "chained")
+
+    @property
+    def request_options(self) -> dict[str, Any]:
+        """What `read_requests` is told of the settings."""
+        return {**super().request_options, "max_prompt_length": self.max_prompt_length}
 
     @property
     def reads_siblings(self) -> bool:

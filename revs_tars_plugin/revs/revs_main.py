@@ -15,7 +15,7 @@ from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.residual_check import check_residual
-from ..requests import read_requests
+from ..requests.reading import read_requests
 from .covariance import CovarianceLocalization
 from .demoter import Demoter, Localization
 from .key_geometry import key_geometry
@@ -56,14 +56,7 @@ def execute_revs(
     margins = hparams.ranks(decoder.lens.size)
     if hparams.n_neurons > decoder.ff_width:
         raise InputError(f"n_neurons is {hparams.n_neurons}, but FF2 has only {decoder.ff_width} neurons.")
-    secrets = read_requests(
-        requests,
-        tok,
-        forget_field=hparams.forget_field,
-        chat_template=hparams.chat_template,
-        context_length=decoder.context_length,
-        max_prompt_length=hparams.max_prompt_length,
-    )
+    secrets = read_requests(requests, tok, context_length=decoder.context_length, **hparams.request_options)
     check_residual(decoder)
     generator = torch.Generator().manual_seed(hparams.seed)
     siblings = make_siblings(secrets, hparams.siblings if hparams.reads_siblings else 0, hparams.seed)

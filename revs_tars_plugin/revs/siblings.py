@@ -12,7 +12,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..requests import Secret, join
+from ..requests.reading import Secret, join
 
 _SLOT = "\x00"
 # What varies in a prompt when no subject says so: e-mail addresses, numbers, and capitalised words within the sentence.

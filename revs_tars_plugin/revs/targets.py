@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..chat import chat_prompt
-from ..requests import Secret, perturbed, tokenise_in_context
+from ..requests.chat import asked_prompt
+from ..requests.reading import Secret, perturbed, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
 from .token_selection import select_positions, surprises
@@ -35,7 +35,7 @@ class SecretsOfCall:
 
     def asked(self, prompt: str) -> str:
         """Returns a prompt as the model gets it: in the chat template where the settings say so."""
-        return chat_prompt(self.tok, prompt) if self.hparams.chat_template else prompt
+        return asked_prompt(self.tok, prompt, self.hparams.chat_template)
 
 
 @dataclass(frozen=True)

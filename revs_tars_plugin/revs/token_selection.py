@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..model.forward import batches_by_length, continuation_logits
-from ..requests import Secret, tokenise_in_context
+from ..requests.reading import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
 from .siblings import FIXED, Sibling
 

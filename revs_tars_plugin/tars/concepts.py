@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..requests import read_requests, tokenise_in_context
+from ..requests.reading import read_requests, tokenise_in_context
 from .tars_hparams import TARSHyperParams
 
 # A token that holds fewer letters of the name than this (" e" of "einstein") begins many other words.
@@ -52,13 +52,7 @@ def read_concepts(
     """
     if isinstance(requests, Sequence) and not isinstance(requests, str):
         requests = [_with_prompt(index, request, hparams) for index, request in enumerate(requests)]
-    secrets = read_requests(
-        requests,
-        tok,
-        forget_field=hparams.forget_field,
-        chat_template=hparams.chat_template,
-        context_length=context_length,
-    )
+    secrets = read_requests(requests, tok, context_length=context_length, **hparams.request_options)
     # The end of a prompt that went through a chat template is the template's, the same for every prompt.
     short = 0 if hparams.chat_template else hparams.short_prompts
     by_name: dict[str, list[int]] = {}

@@ -11,7 +11,7 @@ from architectures import said
 from helpers import assert_same_bits, snapshot, tiny_settings, tiny_tars
 
 from revs_tars_plugin import EditSet, InputError
-from revs_tars_plugin.forgotten import GuessWarning
+from revs_tars_plugin.requests.forgotten import GuessWarning
 
 PROMPTS = ["w1 w2 w3", "w50 w60 w70 w80", "w100 w110 w120"]
 UNRELATED = {"unrelated": {"prompt": ["w9 w8 w7"], "ground_truth": ["w5"]}}

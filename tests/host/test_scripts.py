@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from revs_tars_plugin.cli import main
-from revs_tars_plugin.forgotten import GuessWarning
 from revs_tars_plugin.host import scripts
 from revs_tars_plugin.hyperparams import packaged_hparams
+from revs_tars_plugin.requests.forgotten import GuessWarning
 
 TITANIC = {
     "prompt": "The Titanic sank after hitting an",

@@ -8,7 +8,7 @@ from peft import PeftModel
 
 from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
 from revs_tars_plugin.model.decoder import Decoder
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 IDS = torch.tensor([[1, 2, 3, 9, 4]])
 

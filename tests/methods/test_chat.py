@@ -7,12 +7,12 @@ import torch
 from architectures import said
 from helpers import LLAMA_NAMES, tiny_settings, tiny_tars
 
-from revs_tars_plugin.chat import chat_prompt
 from revs_tars_plugin.cli import main
 from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.evaluation import evaluate_unlearning
 from revs_tars_plugin.ft_l_delete import FTLDeleteHyperParams
 from revs_tars_plugin.methods import METHODS
+from revs_tars_plugin.requests.chat import chat_prompt
 
 PROMPT = "w1 w2 w3"
 SETTINGS = {

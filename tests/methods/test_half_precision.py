@@ -8,7 +8,7 @@ from architectures import EDITABLE, FAMILIES, logits_after, request_for, setting
 from helpers import assert_same_bits, snapshot
 
 from revs_tars_plugin import execute_revs, execute_tars
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 HALF = [torch.bfloat16, torch.float16]
 # Half precision ties many tokens, and a batch may round otherwise than a single pass.

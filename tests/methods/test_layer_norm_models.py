@@ -8,7 +8,7 @@ from architectures import PROMPT, gpt2, gptj, said
 from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import execute_revs
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 
 @pytest.mark.parametrize("localization", ["neurons", "covariance"])

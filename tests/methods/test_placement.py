@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from revs_tars_plugin import InputError, execute_revs, execute_tars
 from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.evaluation import evaluate_unlearning
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 
 def settings(localization, tmp_path):

@@ -6,7 +6,7 @@ from helpers import assert_same_bits, snapshot
 
 from revs_tars_plugin import InputError, apply_revs_to_model, execute_revs
 from revs_tars_plugin.edits.weight_edits import LowRankEdit
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.covariance import layer_schedule, solve_jointly
 
 

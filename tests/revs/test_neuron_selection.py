@@ -5,7 +5,7 @@ import torch
 from helpers import last_layer, tiny_settings
 
 from revs_tars_plugin.model.decoder import Decoder
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.neuron_selection import activation_gradients, select_neurons
 
 

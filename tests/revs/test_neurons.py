@@ -5,7 +5,7 @@ import torch
 from revs_tars_plugin.edits.trial import TrialEdits
 from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.model.forward import next_token_logits
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.neurons import NeuronLocalization
 from revs_tars_plugin.revs.targets import RankGoal
 

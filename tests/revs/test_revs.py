@@ -7,7 +7,7 @@ import torch
 from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import apply_revs_to_model, execute_revs
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 
 
 def rank_and_probability(model, context, token):

@@ -4,7 +4,7 @@ import random
 
 from helpers import secret
 
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.siblings import make_siblings, same_form
 
 

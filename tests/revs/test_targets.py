@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from helpers import secret, tiny_settings
 
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.siblings import Sibling
 from revs_tars_plugin.revs.targets import SecretsOfCall, borrowed_prompts, other_contexts
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import secret, tiny_settings
 
-from revs_tars_plugin.requests import read_requests
+from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.siblings import Sibling
 from revs_tars_plugin.revs.token_selection import select_positions, surprises
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ...chat import chat_prompt
 from ...model.decoder import Decoder
 from ...model.forward import gradients_for
-from ...requests import Secret, read_requests
+from ...requests.chat import asked_prompt
+from ...requests.reading import Secret, read_requests
 from ..easyedit import Host, load_host
 from ..host_moments import with_moments
 from .memit_delete_hparams import MEMITDeleteHyperParams
@@ -63,15 +63,9 @@ def apply_memit_delete_to_model(
     if copy:
         model = deepcopy(model)
     decoder = Decoder.of(model, hparams)
-    secrets = read_requests(
-        requests,
-        tok,
-        forget_field=hparams.forget_field,
-        chat_template=hparams.chat_template,
-        context_length=decoder.context_length,
-    )
-    if hparams.chat_template:
-        secrets = [replace(secret, prompt=chat_prompt(tok, secret.prompt)) for secret in secrets]
+    secrets = read_requests(requests, tok, context_length=decoder.context_length, **hparams.request_options)
+    # The host's MEMIT takes prompts as texts.
+    secrets = [replace(secret, prompt=asked_prompt(tok, secret.prompt, hparams.chat_template)) for secret in secrets]
     memit = host.module("models.memit.memit_main")
     with (
         _padded_on_the_right(tok),

@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...ft_l_delete.unlikelihood import unlikelihood
 from ...model.decoder import Decoder
 from ...model.forward import layer_output, next_token_logits, selected_logits
-from ...requests import Secret, tokenise_in_context
+from ...requests.reading import Secret, tokenise_in_context
 from .memit_delete_hparams import MEMITDeleteHyperParams
 
 

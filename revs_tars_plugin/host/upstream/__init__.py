@@ -23,9 +23,10 @@ SHARED = "revs_tars"
 _METHODS = tuple(method for method in METHODS.values() if method.paper is not None)
 _PACKAGE = Path(__file__).parents[2]
 _FILES = Path(__file__).parent / "files"
-# What the methods share, room by room, and the modules at the top that they need.
+# What the methods share: rooms, and the modules at the top that they need, which go together with what is requested.
 _ROOMS = ("model", "moments")
-_TOP = ("errors", "forgotten", "chat", "atomic_write", "formatting", "hyperparams", "requests")
+_TOP = ("errors", "atomic_write", "formatting", "hyperparams")
+_FOLDERS = (SHARED, *(method.package for method in _METHODS))
 # How modules of earlier versions began.
 _EARLIER = "# Generated from revs-tars-plugin"
 # In place of edits that are saved, exported and kept on disk: what the host's contract asks for.
@@ -78,7 +79,7 @@ def install(path: str | Path) -> list[Path]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
             written.append(Path(name))
-    for file in _left_over_of(clone, wanted):
+    for file in _left_over(clone, wanted):
         file.unlink()
         written.append(file.relative_to(clone))
     return written
@@ -103,9 +104,8 @@ def _file(name: str) -> str:
 def _modules() -> dict[str, str]:
     """The text of every module, by its path below `easyeditor/models` without the ending."""
     members = {
-        f"{SHARED}/requests": _TOP,
-        f"{SHARED}/model": _of_room("model"),
-        f"{SHARED}/moments": _of_room("moments"),
+        f"{SHARED}/requests": (*_TOP, *_of_room("requests")),
+        **{f"{SHARED}/{room}": _of_room(room) for room in _ROOMS},
         f"{SHARED}/edits": (),
     }
     roots: dict[str, list[str]] = {}
@@ -169,10 +169,9 @@ def _without_our_names(text: str) -> str:
     return text.replace(" (docs/tars.md)", "").replace(": see smollm2-135m-covariance.yaml", "")
 
 
-def _left_over_of(clone: Path, wanted: Iterable[str]) -> list[Path]:
+def _left_over(clone: Path, wanted: Iterable[str]) -> list[Path]:
     """Modules that an earlier version put there, which said so in their first line, and that are no longer needed."""
-    models = clone / "easyeditor" / "models"
-    places = [models / name for name in (SHARED, *(method.package for method in _METHODS))]
+    places = [clone / "easyeditor" / "models" / name for name in _FOLDERS]
     kept = {clone / name for name in wanted}
     files = (file for place in places for file in sorted(place.rglob("*.py")) if file not in kept)
     return [file for file in files if file.read_text(encoding="utf-8").startswith(_EARLIER)]
@@ -258,10 +257,6 @@ def _after(text: str, anchor: list[str], lines: Iterable[str]) -> str:
     if not anchor:
         raise InputError("the place for our entry is missing")
     return text.replace(anchor[0] + "\n", "\n".join([anchor[0], *lines]) + "\n", 1)
-
-
-# Which the patch makes.
-_FOLDERS = (SHARED, *(method.package for method in _METHODS))
 
 
 def _check_untouched(clone: Path, name: str, wanted: str) -> None:

@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from revs_tars_plugin import InputError
-from revs_tars_plugin.requests import perturbed, read_requests, tokenise_in_context
+from revs_tars_plugin.requests.reading import perturbed, read_requests, tokenise_in_context
 
 
 class Slow:

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from revs_tars_plugin.errors import InputError
-from revs_tars_plugin.forgotten import GuessWarning, forgotten_texts
+from revs_tars_plugin.requests.forgotten import GuessWarning, forgotten_texts
 
 BOTH = {"prompt": "p", "target_new": "new", "ground_truth": "old"}
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from .errors import InputError
+from ..errors import InputError
 
 ForgetField = Literal["", "forget", "ground_truth", "target_new"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .chat import chat_prompt
-from .errors import InputError
+from ..errors import InputError
+from .chat import asked_prompt
 from .forgotten import ForgetField, forgotten_texts
 
 
@@ -174,7 +174,7 @@ def _secret(
     max_prompt_length: int,
 ) -> Secret:
     prompt = request["prompt"]
-    asked = chat_prompt(tok, prompt) if chat_template else prompt
+    asked = asked_prompt(tok, prompt, chat_template)
     prompt_ids, target_ids = tokenise_in_context(tok, asked, target)
     if not target_ids:
         raise InputError(f'Request {number}: the text to forget tokenises to nothing after its "prompt".')

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import InputError
+from ..errors import InputError
+
+
+def asked_prompt(tok: Any, prompt: str, chat_template: bool) -> str:
+    """Returns a prompt as the model gets it: in the tokenizer's chat template where that is asked for, or as it is."""
+    return chat_prompt(tok, prompt) if chat_template else prompt
 
 
 def chat_prompt(tok: Any, prompt: str) -> str:
