@@ -21,7 +21,6 @@ from revs_tars_plugin.evaluation import OrdinaryText
 from revs_tars_plugin.formatting import print_table
 from revs_tars_plugin.host import register, unlearn_editor
 from revs_tars_plugin.host.editors import editor_of
-from revs_tars_plugin.host.host_methods import algorithm
 from revs_tars_plugin.host.settings import load_settings
 
 SEEDS = (0, 1)
@@ -56,7 +55,7 @@ def main() -> None:
     folder, forget, retain = memorised_demo(lambda epoch, loss: None)
     os.chdir(tempfile.mkdtemp())  # the host writes logs where it runs
     host = register()
-    methods = [name for name in arguments.method or TRIED if algorithm(host, name) is not None]
+    methods = [name for name in arguments.method or TRIED if name in host.algorithms]
     editor, text, rows = None, None, []
     for name in methods:
         for changes in ({}, *TRIED[name]):
@@ -70,7 +69,7 @@ def main() -> None:
                 if editor is None:
                     editor = unlearn_editor.UnlearnEditor.from_hparams(hparams)
                     text = OrdinaryText.of(editor.model, editor.tok, TEXT)
-                editor.hparams, editor.alg_name, editor.apply_algo = hparams, name, algorithm(host, name)
+                editor.hparams, editor.alg_name, editor.apply_algo = hparams, name, host.algorithms[name]
                 start = time.perf_counter()
                 runs = [measured(editor, forget, retain, text, seed=seed, count=arguments.secrets) for seed in SEEDS]
             row = {

@@ -31,6 +31,10 @@ class Outcome(Protocol):
         """Returns its line of a table: figures by their headings, and no secret."""
         ...
 
+    def counted_on(self, earlier: int) -> Outcome:
+        """Returns the same of a call that had so many requests before this one's."""
+        ...
+
 
 class _Applied(WeakKeyDictionary[nn.Module, list[AppliedProduct]]):
     """What an edit keeps for the modules it is applied to; a copy that is pickled is applied nowhere."""
@@ -235,15 +239,10 @@ class EditSet:
 
 def _outcomes_in_order(parts: Sequence[EditSet]) -> tuple[Outcome, ...]:
     """The outcomes of all parts; requests are counted on from part to part."""
-    outcomes: list[Any] = []
+    outcomes: list[Outcome] = []
     earlier = 0
     for part in parts:
-        for outcome in part.outcomes:
-            if hasattr(outcome, "request"):
-                outcome = replace(outcome, request=outcome.request + earlier)  # type: ignore[type-var]
-            elif hasattr(outcome, "requests"):
-                outcome = replace(outcome, requests=tuple(index + earlier for index in outcome.requests))  # type: ignore[type-var]
-            outcomes.append(outcome)
+        outcomes += [outcome.counted_on(earlier) for outcome in part.outcomes]
         earlier += len(part.requests)
     return tuple(outcomes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -28,6 +28,10 @@ class TrainingOutcome:
     def reached(self) -> bool:
         """Whether the tokens became as unlikely as the settings want them."""
         return self.after <= self.goal
+
+    def counted_on(self, earlier: int) -> TrainingOutcome:
+        """Returns the same of a call that had so many requests before this one's."""
+        return replace(self, request=self.request + earlier)
 
     def row(self) -> dict[str, Any]:
         """Returns its line of a table."""

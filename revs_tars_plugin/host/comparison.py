@@ -25,7 +25,7 @@ from ..moments.second_moments import ordinary_moments
 from . import unlearn_editor
 from .easyedit import Host
 from .editors import EDITORS, USUAL, editor_of
-from .host_methods import algorithm, module_names
+from .host_methods import module_names
 from .registry import register
 from .settings import load_settings
 
@@ -43,7 +43,6 @@ class ComparisonRow:
         peak_mib: The most memory it held beyond what was held before.
         n_changed: How many numbers of the model it changed.
         error: Why it failed, in one line.
-        memory: Whether it keeps what it writes beside the weights.
     """
 
     method: str
@@ -52,11 +51,15 @@ class ComparisonRow:
     peak_mib: float | None = None
     n_changed: int | None = None
     error: str | None = None
-    memory: bool = False
+
+    @property
+    def memory(self) -> bool:
+        """Whether the editor keeps what it writes beside the weights."""
+        return editor_of(self.method).memory
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a plain dictionary, fit for JSON."""
-        return asdict(self)
+        return {**asdict(self), "memory": self.memory}
 
 
 def compare(
@@ -108,8 +111,9 @@ def compare(
     if device is not None:
         common["device"] = device
     host = register()
-    absent = [name for name in methods if name in EDITORS and algorithm(host, name) is None]
-    names = [name for name in dict.fromkeys(methods) if name not in absent]
+    asked = dict.fromkeys(methods)
+    absent = [name for name in asked if name in EDITORS and name not in host.algorithms]
+    names = [name for name in asked if name not in absent]
     hparams = {name: _settings(host, name, settings or {}, common) for name in names}
     first = next(iter(hparams.values()), None)
     if first is None:
@@ -137,7 +141,7 @@ def compare(
     expected = _state(editor.model)
     for name, method in tqdm(hparams.items(), "editors", disable=not progress):
         editor.hparams, editor.alg_name = method, name
-        editor.apply_algo = host.module("util.alg_dict").ALG_DICT[name]
+        editor.apply_algo = host.algorithms[name]
         with _quiet(not verbose), torch.random.fork_rng():
             torch.manual_seed(seed)
             rows.append(_row(editor, forget, text, replacement, evaluation))
@@ -145,7 +149,7 @@ def compare(
             raise RuntimeError(f"{name} left the model changed; the rows after it would not be comparable.")
     other = "branch main" if host.generation == "release" else "the release"
     missing = f"EasyEdit's {host.generation} does not have it; {other} does"
-    rows += [ComparisonRow(name, {}, error=missing, memory=editor_of(name).memory) for name in absent]
+    rows += [ComparisonRow(name, {}, error=missing) for name in absent]
     return sorted(rows, key=lambda row: (row.memory, _place(row.method)))
 
 
@@ -181,23 +185,15 @@ def _row(
             editor.alg_name,
             {},
             error=f"{type(error).__name__}: {reason[:200]} ({Path(last.filename).name}:{last.lineno})",
-            memory=editor_of(editor.alg_name).memory,
         )
-    return ComparisonRow(
-        editor.alg_name,
-        result.summary,
-        result.seconds,
-        result.peak_mib,
-        result.n_changed,
-        memory=editor_of(editor.alg_name).memory,
-    )
+    return ComparisonRow(editor.alg_name, result.summary, result.seconds, result.peak_mib, result.n_changed)
 
 
 def _settings(host: Host, name: str, chosen: Mapping[str, str | Path], common: Mapping[str, Any]) -> Any:
     """A method's settings from its YAML, with what is the same for all in place of what stands there."""
-    if algorithm(host, name) is None:
-        known = host.module("util.alg_dict").ALG_DICT
-        raise InputError(f'methods names "{name}", which this EasyEdit does not know{did_you_mean(name, known)}')
+    if name not in host.algorithms:
+        near = did_you_mean(name, host.algorithms)
+        raise InputError(f'methods names "{name}", which this EasyEdit does not know{near}')
     hparams = load_settings(host, name, chosen.get(name) or editor_of(name).settings)
     for key, value in common.items():
         if hasattr(hparams, key):

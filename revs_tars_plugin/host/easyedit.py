@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import HostError
 from . import main_bridge, release_bridge
@@ -39,6 +39,12 @@ class Host:
     def module(self, name: str) -> ModuleType:
         """Returns one of the host's modules by its dotted name below `easyeditor`."""
         return importlib.import_module(f"easyeditor.{name}")
+
+    @property
+    def algorithms(self) -> dict[str, Any]:
+        """The host's table of methods: by `alg_name` the function that applies one."""
+        table: dict[str, Any] = self.module("util.alg_dict").ALG_DICT
+        return table
 
     def has(self, name: str) -> bool:
         """Says whether this generation has such a module."""

@@ -84,16 +84,13 @@ class EditRecorder:
         """
         if self._before is not None:
             return self._before.restore(self._model)
-        changed = 0
         names = {edit.name for edits in self._edits for edit in edits.edits}
         places = {name: WeightPlace.of(self._model, name) for name in names}
         edited = {name: place.weight.detach().clone() for name, place in places.items()}
         for edits in reversed(self.edits):
             edits.undo(self._model)
         self._edits.clear()
-        for name, value in edited.items():
-            changed += int((places[name].weight != value).sum())
-        return changed
+        return sum(int((places[name].weight != value).sum()) for name, value in edited.items())
 
 
 class _ModelBefore:
@@ -119,9 +116,8 @@ class _ModelBefore:
     @torch.no_grad()
     def restore(self, model: Any) -> int:
         """Puts everything back; returns how many numbers were different."""
-        changed = 0
-        for layer in [module.base_layer for module in model.modules() if hasattr(module, "base_layer")]:
-            changed += layer.weight.numel()
+        adapted = [module.base_layer for module in model.modules() if hasattr(module, "base_layer")]
+        changed: int = sum(layer.weight.numel() for layer in adapted)
         for name, module in self._modules.items():
             parent, _, last = name.rpartition(".")
             if name and getattr(self._modules[parent], last) is not module:

@@ -122,19 +122,19 @@ def keeping_all(entry_point: Callable[..., Any], generation: Generation) -> Call
             bound = signature.bind(self, *args, **kwargs)
         except TypeError:
             return entry_point(self, *args, **kwargs)  # the host's own complaint
-        arguments = bound.arguments
-        given = {**arguments.get("kwargs", {}), **arguments}
-        if said_by not in given and _DEFAULTS.get().keeps:
-            given[said_by] = kwargs[said_by] = generation == "main"
+        # All by their names, those that the host takes without naming them as well.
+        arguments = {**bound.arguments, **bound.arguments.get("kwargs", {})}
+        arguments.pop("self")
+        arguments.pop("kwargs", None)
+        if _DEFAULTS.get().keeps:
+            arguments.setdefault(said_by, generation == "main")
         if isinstance(arguments.get("requests"), list):  # made by the caller, not by the host
             requests = [dict(request) for request in arguments["requests"]]
-            ready = with_forget(requests, given.get("forget"))
-            args, kwargs = ((), {**kwargs, "requests": ready}) if "requests" in kwargs else ((ready, *args[1:]), kwargs)
-        value = bool(given.get(said_by, False))
-        call = HostCall(keeps=not value if generation == "release" else value)
+            arguments["requests"] = with_forget(requests, arguments.get("forget"))
+        call = HostCall(keeps=bool(arguments.get(said_by, False)) is (generation == "main"))
         token = _CALL.set(call)
         try:
-            result = entry_point(self, *args, **kwargs)
+            result = entry_point(self, **arguments)
         except BaseException:
             call.take_back(self.model)
             raise

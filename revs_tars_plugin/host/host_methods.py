@@ -23,14 +23,9 @@ from .easyedit import Host
 _MODEL_CLASSES = ("AutoModelForCausalLM", "AutoModel", "LlamaForCausalLM", "T5ForConditionalGeneration")
 
 
-def algorithm(host: Host, alg_name: str) -> Any:
-    """Returns the function by which the host applies a method, or None where it has no such method."""
-    return host.module("util.alg_dict").ALG_DICT.get(alg_name)
-
-
 def settings_class(host: Host, alg_name: str) -> Any:
     """Returns the class of a method's settings, as the method's own function names it; None where it names none."""
-    function = algorithm(host, alg_name)
+    function = host.algorithms.get(alg_name)
     if function is None:
         return None
     parameter = inspect.signature(inspect.unwrap(function)).parameters.get("hparams")
@@ -46,8 +41,8 @@ def needs_subject(settings: Any) -> bool:
 
 
 def reads_moments(settings: Any) -> bool:
-    """Says whether one of the host's methods reads second moments of ordinary text."""
-    return hasattr(settings, "mom2_dataset") and getattr(settings, "mom2_adjustment", True)
+    """Says whether a method reads second moments by the names that the host gives their files."""
+    return bool(getattr(settings, "mom2_adjustment", False))
 
 
 def module_names(model: nn.Module, settings: Any) -> ModuleNames:
@@ -85,6 +80,17 @@ def padding_side(host: Host, model: nn.Module, settings: Any) -> str:
     with _in_place_of(module, {**classes, "make_logs": lambda: None}):
         side: str = module.BaseEditor(settings).tok.padding_side
     return side
+
+
+@contextlib.contextmanager
+def padded(tok: Any, side: str) -> Iterator[None]:
+    """Lets a tokenizer pad on a side while a `with` block lasts."""
+    before = tok.padding_side
+    tok.padding_side = side
+    try:
+        yield
+    finally:
+        tok.padding_side = before
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ def register() -> Host:
             registered then.
     """
     host = load_host()
-    algorithms: dict[str, Any] = host.module("util.alg_dict").ALG_DICT
+    algorithms = host.algorithms
     for name in REGISTERED:
         other = algorithms.get(name)
         if other is not None and not hasattr(other, OURS):

@@ -49,9 +49,10 @@ def run_script(script: Path, arguments: Sequence[str], *, forget: str | None = N
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{script} cannot be read as a Python script: {error}") from error
     register()
-    places = _OurMethods(source.decode("utf-8", "replace"))
+    text = source.decode("utf-8", "replace")
+    places = _OurMethods(text)
     tree = ast.fix_missing_locations(places.visit(tree))
-    mentioned = any(name in source.decode("utf-8", "replace") for name in REGISTERED)
+    mentioned = any(name in text for name in REGISTERED)
     named = [name for name in REGISTERED if any(name in argument.split("=") for argument in arguments)]
     if named and not places.found and not mentioned:
         raise InputError(
@@ -206,16 +207,17 @@ class _Records:
         prompt, new = request["prompt"], request.get("target_new")
         records = [record for record in self._records if prompt in record.values()]
         if not records:
-            longest = max((_longest_in(record, prompt) for record in self._records), default=0)
+            lengths = [_longest_in(record, prompt) for record in self._records]
             # A subject or an answer may stand in the prompt too; a question is most of it.
-            records = [r for r in self._records if 2 * longest >= len(prompt) and _longest_in(r, prompt) == longest]
+            wanted = max([*lengths, (len(prompt) + 1) // 2])
+            records = [record for record, length in zip(self._records, lengths, strict=True) if length == wanted]
         same_answer = [record for record in records if new in record.values()]
         answers = [record[self._field] for record in same_answer or records if self._field in record]
         if not answers or any(answer != answers[0] for answer in answers):
             what = (
                 "several records of one of its prompts say different things"
                 if answers
-                else ("no record that the script reads has that field beside one of its prompts")
+                else "no record that the script reads has that field beside one of its prompts"
             )
             raise InputError(
                 f'--forget says "{self._field}", but {what}; name another field, or set forget_field in the settings.'

@@ -6,8 +6,7 @@ is made. Importing this module does neither.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ from ..model.decoder import Decoder
 from ..moments.second_moments import ordinary_moments
 from .easyedit import load_host
 from .edit_recorder import EditRecorder
-from .host_methods import for_loaded_model, module_names, needs_subject, padding_side, reads_moments
+from .host_methods import for_loaded_model, module_names, needs_subject, padded, padding_side, reads_moments
 from .host_moments import with_moments
-from .registry import MEMIT_DELETE, REGISTERED, register
+from .registry import REGISTERED, register
 from .release_bridge import on_cpu
 from .unlearning_result import UnlearningResult, host_means
 
@@ -108,21 +107,18 @@ class Unlearning:
             written = [replacement or getattr(self.hparams, "target_new", None) or REPLACEMENT] * len(records)
         hparams = self.hparams
         model = self.model
-        if self.alg_name == MEMIT_DELETE.name:
+        # Moments are measured once a model and kept on disk; no part of a secret's time.
+        if reads_moments(hparams):
             self.hparams = with_moments(load_host(), model, self.tok, hparams)
-        elif isinstance(hparams, UnlearnHyperParams):
-            if hparams.reads_moments:
-                # Measured once a model and kept on disk; no part of a secret's time.
-                ordinary_moments(Decoder.of(model, hparams), self.tok, hparams)
-        else:
-            if reads_moments(hparams):
-                self.hparams = with_moments(load_host(), model, self.tok, hparams)
+        elif isinstance(hparams, UnlearnHyperParams) and hparams.reads_moments:
+            ordinary_moments(Decoder.of(model, hparams), self.tok, hparams)
+        if not isinstance(hparams, UnlearnHyperParams):
             self.hparams = for_loaded_model(model, self.hparams)
         # The host decides this when it loads a model; here one editor may have run other methods before.
         side = padding_side(load_host(), model, hparams)
         recorder = EditRecorder(model, self.apply_algo, self.alg_name)
         try:
-            with _padded(self.tok, side):
+            with padded(self.tok, side):
                 metrics = self._edited(recorder, records, written, locality_inputs, verbose)
             for module in model.modules():
                 # GRACE looks for its keys at this token; its last edit left it where that prompt ended.
@@ -243,16 +239,6 @@ class Unlearning:
             compute(self.model, self.model_name, self.hparams, self.tok, request, self.hparams.device)
             for request in requests
         ]
-
-
-@contextlib.contextmanager
-def _padded(tok: Any, side: str) -> Iterator[None]:
-    before = tok.padding_side
-    tok.padding_side = side
-    try:
-        yield
-    finally:
-        tok.padding_side = before
 
 
 def _unlearn_editor() -> type:

@@ -65,6 +65,10 @@ class TargetOutcome:
         """Whether the token ended at or above the asked rank."""
         return self.rank_after >= self.asked_rank
 
+    def counted_on(self, earlier: int) -> TargetOutcome:
+        """Returns the same of a call that had so many requests before this one's."""
+        return replace(self, request=self.request + earlier)
+
     def row(self) -> dict[str, Any]:
         """Returns its line of a table; the token is not named, since it tells the secret."""
         return {

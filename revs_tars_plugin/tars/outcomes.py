@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..edits.edit_set import EditSet
@@ -41,6 +41,10 @@ class ConceptOutcome:
     def reached(self) -> bool:
         """Whether the name is below the goal on every prompt."""
         return max(self.after) < self.goal
+
+    def counted_on(self, earlier: int) -> ConceptOutcome:
+        """Returns the same of a call that had so many requests before this one's."""
+        return replace(self, requests=tuple(index + earlier for index in self.requests))
 
     def row(self) -> dict[str, Any]:
         """Returns its line of a table; the name in it is masked by whoever shows it."""

@@ -28,7 +28,7 @@ def method(request, host, model, tok, tmp_path):
     editor = BaseEditor.__new__(BaseEditor)
     editor.hparams = METHODS[request.param](stats_dir=str(tmp_path / "stats"))
     editor.model, editor.tok, editor.model_name, editor.device = model, tok, "tiny-llama", "cpu"
-    editor.alg_name, editor.apply_algo = request.param, host.module("util.alg_dict").ALG_DICT[request.param]
+    editor.alg_name, editor.apply_algo = request.param, host.algorithms[request.param]
     targets = [tok.decode([said(model, tok, prompt)]) for prompt in PROMPTS]
     return SimpleNamespace(
         editor=editor,
@@ -213,9 +213,8 @@ def test_an_editor_without_a_method_still_works(host, method):
         pytest.skip("the release has no ConceptEditor")
     from easyeditor import ConceptEditor
 
-    editor = ConceptEditor.__new__(ConceptEditor)
-    for name in ("model", "tok", "model_name", "hparams", "device"):
-        setattr(editor, name, getattr(method.editor, name))
+    editor = other_editor(ConceptEditor, method)
+    del editor.apply_algo
     editor.alg_name = "prompt"
     before = snapshot(method.model)
     metrics, _, _ = editor.edit(
