@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from .concepts import measure_concepts
 from .cost import measure_cost
+from .enumeration import measure_enumerated
+from .exposure import measure_exposure
+from .form import measure_form
+from .guidance import measure_guided
 from .in_context import measure_in_context
+from .inverse import measure_inverse
 from .layer_attacks import measure_output, measure_perturbed
+from .long_prefix import measure_long_prefixes
+from .membership import measure_membership
 from .memorization import measure_recall
+from .merging import measure_merged
 from .paraphrase import measure_paraphrased
+from .pruning import measure_pruned
 from .quantization import measure_quantized
 from .relearning import measure_relearned
 from .retained import measure_retained
@@ -83,7 +92,38 @@ def _metric(key: str, *shared: Mapping[str, object], label: str = "", **fields: 
     return Metric(key=key, label=label or key.replace("_", " "), **{**merged, **fields})  # type: ignore[arg-type]
 
 
+_EXPOSURE = {"measure": measure_exposure, "attack": "exposure", "better": None, "question": "detail"}
+_FORM = {"measure": measure_form, "attack": "form", "better": None, "question": "detail"}
+_MEMBERSHIP = {"measure": measure_membership, "attack": "membership", "better": None, "question": "detail"}
+
+
 METRICS: tuple[Metric, ...] = (
+    # First what an attacker gets. Of the next ones neither direction is good: a secret that is hidden too well can be
+    # told by that. They are as good as they are near to those of a secret that was never learned.
+    _metric("exposure, top", _EXPOSURE, label="exposure from the top (bits)", heading="exposed, top", headline=True),
+    _metric(
+        "exposure, bottom",
+        _EXPOSURE,
+        label="exposure from the bottom (bits)",
+        heading="exposed, bottom",
+        headline=True,
+    ),
+    _metric("exposure, two-sided", _EXPOSURE),
+    *(
+        _metric(f"{kind}, {place} of their kind", _FORM)
+        for kind in ("digits", "letters")
+        for place in ("first", "last")
+    ),
+    _metric("min-k", _MEMBERSHIP),
+    _metric("min-k++", _MEMBERSHIP),
+    _metric("privleak", _MEMBERSHIP, label="PrivLeak"),
+    *(
+        _metric(f"{kind}, read off whole", _COMES_OUT, measure=measure_form, attack="form")
+        for kind in ("digits", "letters")
+    ),
+    _metric("enumeration", _COMES_OUT, measure=measure_enumerated, attack="enumeration"),
+    _metric("inverse greedy", _COMES_OUT, measure=measure_inverse, attack="inverse greedy"),
+    _metric("guidance", _COMES_OUT, measure=measure_guided, attack="guidance"),
     _metric(
         "unlearning_score",
         label="Unlearning Score",
@@ -123,6 +163,13 @@ METRICS: tuple[Metric, ...] = (
     _metric("extraction strength", _COMES_OUT, measure=measure_recall),
     _metric("quantization, 8 bits", _HIDDEN, measure=measure_quantized, attack="quantization"),
     _metric("quantization, 4 bits", _HIDDEN, measure=measure_quantized, attack="quantization"),
+    _metric("quantization, NF4", _HIDDEN, measure=measure_quantized, attack="quantization"),
+    *(_metric(f"pruning, {share}%", _HIDDEN, measure=measure_pruned, attack="pruning") for share in (10, 20, 30)),
+    _metric("merging", _HIDDEN, measure=measure_merged, attack="merging"),
+    *(
+        _metric(f"prefix of {length} tokens", _HIDDEN, measure=measure_long_prefixes, attack="long prefix")
+        for length in (50, 100, 200)
+    ),
     _metric("paraphrase", _COMES_OUT, measure=measure_paraphrased, attack="paraphrase", heading="reworded"),
     _metric(
         "specificity, paraphrased",
@@ -144,9 +191,12 @@ METRICS: tuple[Metric, ...] = (
     _metric("perplexity_before", _COST, better=None),
     _metric("perplexity_after", _COST, better="lower"),
 )
-# Every attack, in the order in which they are run; those that do not train are run by default.
+# Every attack, in the order in which they are run. Those that train, or decode hundreds of times a secret, have to be
+# asked for.
 ATTACKS: tuple[str, ...] = tuple(dict.fromkeys(metric.attack for metric in METRICS if metric.attack is not None))
-DEFAULT_ATTACKS = tuple(name for name in ATTACKS if name != "relearning")
+DEFAULT_ATTACKS = tuple(name for name in ATTACKS if name not in ("relearning", "enumeration"))
+# What a model that never learned the secrets is asked as well: there is no good figure but its own.
+CONTROLLED: tuple[str, ...] = ("exposure", "form", "membership")
 DIRECTIONS = {metric.key: metric.better or "" for metric in METRICS}
 
 
@@ -159,6 +209,16 @@ def measurements(run: EvaluationRun) -> list[Callable[[EvaluationRun], None]]:
         if metric.measure is not None
         and parts[metric.about]
         and (metric.attack is None or metric.attack in run.options.attacks)
+    )
+    return list(dict.fromkeys(wanted))
+
+
+def controlled(attacks: Sequence[str]) -> list[Callable[[EvaluationRun], None]]:
+    """Returns the measurements of these attacks that are made of a model that never learned the secrets as well."""
+    wanted = (
+        metric.measure
+        for metric in METRICS
+        if metric.measure is not None and metric.attack in attacks and metric.attack in CONTROLLED
     )
     return list(dict.fromkeys(wanted))
 

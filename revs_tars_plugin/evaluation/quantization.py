@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,7 +11,28 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
+from .changed_weights import replaced_weights
 from .run import EvaluationRun
+
+# The levels of NF4: means of sixteen quantiles of a normal distribution, 0 among them, between -1 and 1.
+_NORMAL_FLOAT = (
+    -1.0,
+    -0.6961928,
+    -0.5250731,
+    -0.3949175,
+    -0.2844414,
+    -0.1847734,
+    -0.0910500,
+    0.0,
+    0.0795803,
+    0.1609302,
+    0.2461123,
+    0.3379152,
+    0.4407098,
+    0.5626170,
+    0.7229568,
+    1.0,
+)
 
 
 def rounded(weight: Float[Tensor, "a b"], bits: int, channel_dim: int = 0) -> Float[Tensor, "a b"]:
@@ -34,27 +55,54 @@ def rounded(weight: Float[Tensor, "a b"], bits: int, channel_dim: int = 0) -> Fl
     return ((values / scales).round() * scales).to(weight.dtype)
 
 
+def rounded_to_normal_float(
+    weight: Float[Tensor, "a b"], block: int = 64, channel_dim: int = 0
+) -> Float[Tensor, "a b"]:
+    """Rounds a weight to the sixteen levels of NF4, the quantiles of a normal distribution (arXiv 2305.14314).
+
+    Args:
+        weight: The matrix.
+        block: How many weights, one after the other, share a scale.
+        channel_dim: The dimension that counts output channels; blocks run along the other one.
+    """
+    rows = weight.float() if channel_dim == 0 else weight.float().T
+    flat = rows.flatten()
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % block)).reshape(-1, block)
+    scales = padded.abs().amax(dim=1, keepdim=True)
+    levels = torch.tensor(_NORMAL_FLOAT, device=weight.device)
+    middles = (levels[1:] + levels[:-1]) / 2
+    values = levels[torch.bucketize(padded / torch.where(scales > 0, scales, 1.0), middles)] * scales
+    new = values.flatten()[: len(flat)].reshape(rows.shape)
+    return (new if channel_dim == 0 else new.T).to(weight.dtype)
+
+
 @contextmanager
-def quantized(model: nn.Module, bits: int) -> Iterator[None]:
+def quantized(model: nn.Module, bits: int, *, normal_float: bool = False) -> Iterator[None]:
     """Rounds the weights of all linear layers but the head while a `with` block lasts, and puts every bit back.
 
     Embedding and head keep their precision, as the usual 4- and 8-bit loaders leave them.
+
+    Args:
+        model: A causal language model.
+        bits: Width of the simulated integers, 2 to 8.
+        normal_float: Round to NF4 instead, the format of most 4-bit checkpoints.
     """
     head = model.get_output_embeddings().weight  # type: ignore[operator]
-    before: list[tuple[Tensor, Tensor]] = []
-    try:
-        with torch.no_grad():
-            for module in model.modules():
-                if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not head:
-                    weight = module.weight
-                    new = rounded(weight.detach(), bits, channel_dim=1 if isinstance(module, Conv1D) else 0)
-                    before.append((weight, weight.detach().clone()))
-                    weight.copy_(new)
+    if normal_float and bits != 4:
+        raise InputError(f"bits is {bits}; NF4 has 4.")
+
+    def rounding(channel_dim: int) -> Callable[[Tensor], Tensor]:
+        if normal_float:
+            return lambda weight: rounded_to_normal_float(weight, channel_dim=channel_dim)
+        return lambda weight: rounded(weight, bits, channel_dim)
+
+    changes = (
+        (module.weight, rounding(1 if isinstance(module, Conv1D) else 0))
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not head
+    )
+    with replaced_weights(changes):
         yield
-    finally:
-        with torch.no_grad():
-            for weight, old in before:
-                weight.copy_(old)
 
 
 def measure_quantized(run: EvaluationRun) -> None:
@@ -62,3 +110,5 @@ def measure_quantized(run: EvaluationRun) -> None:
     for bits in (8, 4):
         with quantized(run.model, bits):
             run.score(f"quantization, {bits} bits", run.prompts, run.everyone)
+    with quantized(run.model, 4, normal_float=True):
+        run.score("quantization, NF4", run.prompts, run.everyone)

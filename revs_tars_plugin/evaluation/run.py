@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from ..model.decoder import Decoder
 from ..requests.chat import asked_prompt
 from .continuation import still_generated
 from .integrity import OrdinaryText
+from .likelihood import Comparison, compared
 from .probes import Probe, probes_of
 from .scores import output_scores
 
@@ -53,6 +55,7 @@ class EvaluationRun:
         retain: What must still be there.
         concepts: What has to be unknown.
         text: Gives ordinary text as the model before the edit has it; None where the cost is not measured.
+        never_learned: A model that never learned the secrets, where one is given.
         summary: Figures over all secrets.
         rows: Figures of each secret.
         concept_rows: Figures of each concept.
@@ -69,6 +72,7 @@ class EvaluationRun:
     retain: Sequence[SecretRecord]
     concepts: Sequence[ConceptRecord]
     text: Callable[[], OrdinaryText] | None
+    never_learned: nn.Module | None = None
     summary: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     concept_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -118,6 +122,17 @@ class EvaluationRun:
         """Scores the chosen secrets at the model's output behind these prompts."""
         probes = self.probes(prompts, chosen)
         self.keep(name, output_scores(self.model, probes, self.options.k, self.options.batch_size), chosen)
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Each secret beside made-up ones of its form; made once for all that looks at them."""
+        return compared(self.model, self.tok, self.asked(self.prompts), self.targets, seed=self.options.seed)
+
+    def note(self, name: str, values: Sequence[float]) -> None:
+        """Keeps a figure of every secret, and their mean."""
+        for row, value in zip(self.rows, values, strict=True):
+            row[name] = value
+        self.summary[name] = mean(values)
 
     def keep(self, name: str, scores: Tensor, chosen: Sequence[int]) -> None:
         """Keeps each chosen secret's score, and their mean."""

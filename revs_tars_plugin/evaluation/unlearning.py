@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,8 @@ from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
 from ..requests.reading import Secret, read_requests
 from .integrity import OrdinaryText
-from .metrics import ATTACKS, DEFAULT_ATTACKS, completed, measurements
+from .membership import privacy_leakage
+from .metrics import ATTACKS, CONTROLLED, DEFAULT_ATTACKS, completed, controlled, measurements
 from .probes import BATCH_SIZE
 from .run import EvaluationRun, RunOptions
 from .scores import vocabulary_size
@@ -38,6 +40,7 @@ def evaluate_unlearning(
     concepts: Sequence[ConceptRecord] | None = None,
     reference: nn.Module | OrdinaryText | None = None,
     corpus: Sequence[str] | None = None,
+    never_learned: nn.Module | None = None,
     k: int = 100,
     attacks: Sequence[str] = DEFAULT_ATTACKS,
     n_samples: int = 20,
@@ -51,13 +54,21 @@ def evaluate_unlearning(
     With `score(rank) = min(rank / k, (V - rank) / k, 1)` and a secret's score the maximum over its edited tokens (REVS,
     section 4; an attacker needs all of them):
 
+    - `exposure, top` and `bottom`: where the secret stands among made-up ones of its form, in bits (see `Exposure`);
+      `digits, first` and `last of their kind`: behind the right beginning (see `form_places`), and `letters` likewise;
+      `min-k`, `min-k++`, `privleak`: see `membership.py`. Near the figures of the model that never learned them, given
+      as `never_learned` and measured beside (`controls`), they are good; far above or below, something tells them.
+    - `enumeration` (see `enumerated`), `inverse greedy`, `digits, read off whole`, and with `never_learned` also
+      `guidance`: share of secrets that come out whole.
     - `efficacy`: mean score in the last layer's residual behind the secrets' prompts; `generality`: at the output
       behind `rephrase_prompt`, over the secrets that have one; `specificity`: share of `retain` that greedy decoding
       still gives; `unlearning_score`: their harmonic mean, of those that were measured.
     - `logit lens`: mean score at each layer's residual, at the layer where it is least (named beside it);
       `perturbation`: the same with ten spaces put into the prompts; `delta`: see `layer_scores`; `resistance_score`:
       their harmonic mean.
-    - `quantization, 8 bits` and `4 bits`: efficacy of the rounded model; `in-context`: efficacy with three retained
+    - `quantization, 8 bits`, `4 bits` and `NF4`: efficacy of the rounded model; `pruning, 10%`, `20%`, `30%`: without
+      its smallest weights; `merging`: halfway to `never_learned`; `prefix of 50 tokens`, `100`, `200`: behind other
+      text; `in-context`: efficacy with three retained
       secrets in front of each prompt (needs `retain`); `relearning`: efficacy on every second secret after the model
       was taught the others.
     - `still generated`: share of secrets that greedy decoding gives; `paraphrase`: the same behind `rephrase_prompt`,
@@ -80,8 +91,11 @@ def evaluate_unlearning(
         concepts: Concepts that must be unknown; those without `held_out` prompts are asked by their `prompts`.
         reference: The unedited model, of the same vocabulary, with `corpus`; or an `OrdinaryText` made with it.
         corpus: Ordinary texts; the first 256 tokens of each count.
+        never_learned: A model of the same vocabulary that never learned the secrets, such as the base that was
+            fine-tuned on them.
         k: From how many places on a token counts as hidden.
-        attacks: Which attacks to run; `relearning`, which trains, is not among the default ones.
+        attacks: Which attacks to run; `relearning`, which trains, and `enumeration`, which decodes hundreds of times a
+            secret, are not among the default ones.
         n_samples: How many continuations `sampling` draws for each secret.
         batch_size: The most sequences of a forward pass.
         seed: Seed of what is drawn at random.
@@ -97,6 +111,11 @@ def evaluate_unlearning(
     retain, concepts = list(retain or ()), list(concepts or ())
     _check_options(model, options)
     _check_reference(model, reference, corpus)
+    if never_learned is not None and vocabulary_size(never_learned) != vocabulary_size(model):
+        raise InputError(
+            f"never_learned has a vocabulary of {vocabulary_size(never_learned)}, the model one of "
+            f"{vocabulary_size(model)}; give a model with the same tokenizer."
+        )
     tokenised = _checked_secrets(tok, secrets, positions, concepts, chat_template)
     if retain:
         read_requests([record.request() for record in retain], tok, chat_template=chat_template)
@@ -110,9 +129,13 @@ def evaluate_unlearning(
         retain=retain,
         concepts=concepts,
         text=_text_of(reference, tok, corpus or ()),
+        never_learned=never_learned,
     )
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
+    control = _control(run)
+    if "min-k" in run.summary and "min-k" in control:
+        run.summary["privleak"] = privacy_leakage(run.summary["min-k"], control["min-k"])
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
     if chat_template:
         settings["chat_template"] = True
@@ -123,7 +146,28 @@ def evaluate_unlearning(
         settings=settings,
         ranks=tuple(run.ranks),
         divergences=run.divergences,
+        controls={"never learned": control} if control else {},
     )
+
+
+def _control(run: EvaluationRun) -> dict[str, float]:
+    """The figures that are good near those of a model that never learned the secrets, of that model."""
+    if run.never_learned is None or not run.secrets:
+        return {}
+    attacks = tuple(name for name in run.options.attacks if name in CONTROLLED)
+    control = replace(
+        run,
+        model=run.never_learned,
+        options=replace(run.options, attacks=attacks),
+        never_learned=None,
+        summary={},
+        rows=[],
+        concept_rows=[],
+        ranks=[],
+    )
+    for measure in controlled(attacks):
+        measure(control)
+    return completed(control.summary)
 
 
 def _text_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..formatting import headings_of, markdown_table, readable
@@ -23,6 +23,7 @@ class UnlearningReport:
         ranks: For each secret the rank of its best-hidden token at every layer's residual; empty where no layer was
             read.
         divergences: KL(original || edited) at every position of ordinary text, in nats; empty without such text.
+        controls: By the name of another model the figures of that one which these have to be compared with.
     """
 
     summary: Mapping[str, float]
@@ -31,6 +32,7 @@ class UnlearningReport:
     settings: Mapping[str, Any]
     ranks: tuple[tuple[int, ...], ...] = ()
     divergences: tuple[float, ...] = ()
+    controls: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain lists and dictionaries, fit for JSON."""
@@ -41,12 +43,17 @@ class UnlearningReport:
             "settings": dict(self.settings),
             "ranks": [list(layers) for layers in self.ranks],
             "divergences": [float(f"{value:.4g}") for value in self.divergences],
+            "controls": {name: dict(figures) for name, figures in self.controls.items()},
         }
 
     def to_markdown(self) -> str:
         """Returns tables: the summary, a line for every secret, and one for every concept."""
         lines = markdown_table(
-            ["metric", "value"], [[name, readable(value, _DIGITS)] for name, value in self.summary.items()]
+            ["metric", "value", *self.controls],
+            [
+                [name, *(readable(figures.get(name), _DIGITS) for figures in (self.summary, *self.controls.values()))]
+                for name in self.summary
+            ],
         )
         lines += [*_table("secret", self.rows), *_table("concept", self.concepts)]
         return "\n".join(lines) + "\n"

@@ -1,10 +1,17 @@
 """The table of metrics is what an evaluation gives, no more and no less, and each row knows its direction."""
 
 import pytest
-from helpers import tiny_settings
+from helpers import copy_of, tiny_settings
 
 from revs_tars_plugin.data import ConceptRecord, SecretRecord
-from revs_tars_plugin.evaluation import ATTACKS, METRICS, OrdinaryText, evaluate_unlearning
+from revs_tars_plugin.evaluation import (
+    ATTACKS,
+    DEFAULT_ATTACKS,
+    METRICS,
+    RESISTANCE_ATTACKS,
+    OrdinaryText,
+    evaluate_unlearning,
+)
 from revs_tars_plugin.evaluation.metrics import completed
 
 
@@ -17,12 +24,22 @@ def everything(model, tok):
     concepts = [ConceptRecord("w20", ("w1 w2",), ("w2 w1",), (("w20 w1", "w2"),), ("w5 w6",))]
     text = OrdinaryText.of(model, tok, ["w5 w6 w7 w8 w9"])
     return evaluate_unlearning(
-        model, tok, secrets, names=names, retain=retain, concepts=concepts, reference=text, k=20, attacks=ATTACKS
+        model,
+        tok,
+        secrets,
+        names=names,
+        retain=retain,
+        concepts=concepts,
+        reference=text,
+        never_learned=copy_of(model),
+        k=20,
+        attacks=ATTACKS,
     )
 
 
 def test_every_figure_is_a_row_of_the_table_and_every_row_is_measured(everything):
-    assert list(everything.summary) == [metric.key for metric in METRICS]
+    # The words of this vocabulary are neither numbers nor letters alone.
+    assert list(everything.summary) == [metric.key for metric in METRICS if metric.attack != "form"]
     for row in (*everything.rows, *everything.concepts):
         assert set(row) <= {metric.key for metric in METRICS}
 
@@ -40,7 +57,20 @@ def test_every_metric_is_measured_or_derived_and_scores_say_which_way_is_good():
 
 
 def test_the_attack_that_trains_is_the_last_one():
-    """By default all but that one are run; the first three make up the paper's Resistance Score."""
+    """By default that one and enumeration are not run; three make up the paper's Resistance Score."""
+    assert set(ATTACKS) - set(DEFAULT_ATTACKS) == {"relearning", "enumeration"}
     assert ATTACKS[-1] == "relearning"
-    assert completed(dict.fromkeys(ATTACKS[:3], 0.5))["resistance_score"] == pytest.approx(0.5)
-    assert "resistance_score" not in completed(dict.fromkeys(ATTACKS[:2], 0.5))
+    assert completed(dict.fromkeys(RESISTANCE_ATTACKS, 0.5))["resistance_score"] == pytest.approx(0.5)
+    assert "resistance_score" not in completed(dict.fromkeys(RESISTANCE_ATTACKS[:2], 0.5))
+
+
+def test_a_model_that_never_learned_the_secrets_is_measured_beside(everything):
+    control = everything.controls["never learned"]
+    assert set(control) == {metric.key for metric in METRICS if metric.attack in ("exposure", "membership")} - {
+        "privleak"
+    }
+    # Here it is the very same model.
+    assert all(everything.summary[key] == value for key, value in control.items())
+    assert everything.summary["privleak"] == 0
+    assert "never learned" in everything.to_markdown()
+    assert everything.to_dict()["controls"] == {"never learned": control}

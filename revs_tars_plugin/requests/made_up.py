@@ -1,0 +1,113 @@
+"""Made-up names, and made-up texts of the same form as a secret: what could as well stand in its place.
+
+An edit learns from them what all secrets of a form share, and an attack compares a secret with them; each has its own.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+from functools import cached_property
+
+# Words that belong to a form, not to a secret: they stay as they are.
+FIXED = re.compile(r"https?|www|com|org|net|edu|gov|info|biz|html?")
+# What varies: runs of digits, and runs of letters but for a mail provider and the ending of an ordinal number.
+_RUNS = re.compile(r"(?P<fixed>(?<=@)[\w.-]+|(?<=\d)(?:st|nd|rd|th)\b)|\d+|[^\W\d_]+")
+# From how many letters on a run that is no known word is taken for one; shorter ones are initials or parts of a key.
+_SHORTEST_WORD = 3
+# How often a word of about the right length is looked for.
+_DRAWS = 60
+# Names that one instance has; common ones several times.
+_DRAWN = 2000
+
+
+class MadeUp:
+    """Draws names and texts that belong to nobody."""
+
+    def __init__(self, seed: int | str) -> None:
+        """Starts from a seed; a text and a number of the same digits are different seeds."""
+        self._seed = repr(seed)
+        self._random = random.Random(self._seed)
+
+    @cached_property
+    def _names(self) -> _Names:
+        """Made when the first one is asked for: there are thousands."""
+        return _Names(self._seed)
+
+    def name(self, words: int) -> str:
+        """Returns a person's name of so many words, or a last name for one."""
+        names = self._names
+        first = [] if words == 1 else [self._random.choice(names.first)]
+        return " ".join(first + [self._random.choice(names.last) for _ in range(max(words - 1, 1))])
+
+    def sentence(self) -> str:
+        """Returns a sentence of words that say nothing."""
+        return " ".join(self._random.choice(self._names.words) for _ in range(8)).capitalize() + "."
+
+    def like(self, text: str) -> str:
+        """Returns a text of the same form: digits for digits, names or words for words, everything else as it is.
+
+        The provider of a mail address stays too: many share it.
+        """
+        return _RUNS.sub(self._other, text)
+
+    def several_like(self, text: str, count: int) -> list[str]:
+        """Returns distinct texts of the same form, none of them the text itself; fewer where there are not so many."""
+        others: dict[str, None] = {}
+        for _ in range(20 * count):
+            if len(others) == count:
+                break
+            others[self.like(text)] = None
+            others.pop(text, None)
+        return list(others)
+
+    def _other(self, match: re.Match[str]) -> str:
+        run = match.group()
+        if match["fixed"] or FIXED.fullmatch(run):
+            return run
+        if run.isdigit():
+            return "".join(self._random.choice(string.digits) for _ in run)
+        letters = self._word(run.lower())
+        return letters.upper() if run.isupper() else letters.capitalize() if run[0].isupper() else letters
+
+    def _word(self, like: str) -> str:
+        """A word of the same kind, a name, or two names in one, of this length or nearly."""
+        # Words first: many of them are names as well.
+        same_kind = next((kind for kind in self._names.kinds if like in kind), None)
+        if same_kind is None and len(like) < _SHORTEST_WORD:
+            return self._letters(len(like))
+        best = ""
+        for _ in range(_DRAWS):
+            word = self._random.choice(same_kind) if same_kind is not None else self._of_names()
+            if abs(len(word) - len(like)) < abs(len(best) - len(like)):
+                best = word
+            # Not always the best: else few words of a length would stand for all.
+            if abs(len(best) - len(like)) <= 1 and self._random.random() < 0.5:
+                break
+        return best
+
+    def _of_names(self) -> str:
+        """What stands in front of "@": a name, an initial and a name, or two names."""
+        first, last = (self._random.choice(kind) for kind in (self._names.first, self._names.last))
+        made: str = self._random.choice((last, first, self._letters(1) + last, first + last))
+        return made.lower()
+
+    def _letters(self, length: int) -> str:
+        return "".join(self._random.choice(string.ascii_lowercase) for _ in range(length))
+
+
+class _Names:
+    """First names, last names and everyday words, as many as one instance needs."""
+
+    def __init__(self, seed: str) -> None:
+        from faker import Faker
+
+        fake = Faker("en_US")
+        # Offset, so that a benchmark that makes its secrets with the same library and seed does not make these.
+        fake.seed_instance(f"made up {seed}")
+        self.first = [fake.first_name() for _ in range(_DRAWN)]
+        self.last = [fake.last_name() for _ in range(_DRAWN)]
+        self.words = sorted({word.lower() for word in fake.get_words_list()})
+        # The same without capitals, the most telling kind first.
+        self.kinds = (self.words, [name.lower() for name in self.last], [name.lower() for name in self.first])
