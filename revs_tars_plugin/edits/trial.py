@@ -45,6 +45,12 @@ class TrialEdits:
         if interrupted is not None:
             raise interrupted
 
+    def start_over(self) -> None:
+        """Puts all weights back and forgets what was edited so far."""
+        for changed in self._changed.values():
+            changed.restore()
+        self._changed.clear()
+
     @torch.no_grad()
     def write_neurons(self, matrix: FeedForwardMatrix, indices: Tensor, values: Tensor) -> None:
         """Writes neurons into a matrix, remembering what stood there the first time each was touched.

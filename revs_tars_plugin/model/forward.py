@@ -94,6 +94,27 @@ def batches_by_length(
     return batches
 
 
+def maximal(sequences: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Leaves out sequences that others begin with, since what a causal model reads of these serves them too.
+
+    Args:
+        sequences: Token ids.
+
+    Returns:
+        The sequences that are left, and for each one that was given the place of one that begins with it.
+    """
+    # In alphabetical order whatever begins with a sequence comes right behind it.
+    order = sorted(range(len(sequences)), key=lambda index: sequences[index], reverse=True)
+    left: list[tuple[int, ...]] = []
+    places = [0] * len(sequences)
+    for index in order:
+        sequence = sequences[index]
+        if not left or left[-1][: len(sequence)] != sequence:
+            left.append(sequence)
+        places[index] = len(left) - 1
+    return left, places
+
+
 def padded(
     model: nn.Module, sequences: Sequence[Sequence[int]]
 ) -> tuple[Int[Tensor, "n positions"], Int[Tensor, "n positions"]]:

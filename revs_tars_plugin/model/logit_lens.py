@@ -7,9 +7,10 @@ it back with the pseudo-inverse moves the vector along one fixed direction, beca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,8 @@ _ROWS = 64
 # How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
 # last bit of float32, which differs between batches, would decide.
 _OVERSHOOT = 2.0**-16
+# How often the bracket around a step to a log-probability is halved: to a 4,096th of it.
+_HALVINGS = 12
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,27 @@ class LogitLens:
             parts.append(ranks(logits, row_tokens.to(logits.device)))
         return torch.cat(parts)
 
-    def demotions(self, tokens: Int[Tensor, " n"]) -> Demotions:
-        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back)."""
+    def demotions(self, tokens: Int[Tensor, " n"], alternatives: Sequence[Sequence[int]] = ()) -> Demotions:
+        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back).
+
+        Args:
+            tokens: Their ids.
+            alternatives: For each token the ids of others, any of which may occur several times: their mean logit rises
+                as much as the token's own falls, so that all of them together stay where they are. None of them where
+                that is empty.
+        """
         tokens = tokens.to(self._weight.device)
-        projected = torch.cholesky_solve(self._weight[tokens].double().T, self._gram_factor).T
+        rows = self._weight[tokens].double()
+        # Many tokens share their alternatives.
+        means = {
+            others: self._weight[torch.tensor(others, device=rows.device)].double().mean(dim=0)
+            for others in {tuple(others) for others in alternatives}
+            if others
+        }
+        for row, others in enumerate(alternatives):
+            if others:
+                rows[row] -= means[tuple(others)]
+        projected = torch.cholesky_solve(rows.T, self._gram_factor).T
         gain = self.norm.gain.to(projected.device).double()
         # A coordinate that the norm switches off cannot reach any logit, so there the inverse is zero.
         directions = torch.where(gain == 0, 0.0, projected / torch.where(gain == 0, 1.0, gain)).float()
@@ -153,23 +173,70 @@ class LogitLens:
             steps = self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
         return steps * (1 + _OVERSHOOT)
 
+    def steps_to_log_probability(
+        self, hidden: Float[Tensor, "n d"], demotions: Demotions, asked: Float[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """Returns for each row a step along its demotion direction that makes its token no likelier than asked.
+
+        It is the smallest one where the token only grows less likely on the way.
+
+        Args:
+            hidden: The vectors.
+            demotions: One row for each vector.
+            asked: Log-probabilities, nats.
+
+        Returns:
+            Steps in float64; infinity where no step gets there.
+        """
+        steps = torch.zeros(len(hidden), dtype=torch.float64)
+        for rows in torch.split(torch.arange(len(hidden)), _ROWS):
+            chosen = demotions.at(rows.tolist())
+            vectors = hidden[rows.to(hidden.device)].to(chosen.directions.device)
+            wanted = -asked[rows].to(chosen.directions)
+            numerators = self._numerators(vectors)
+            logits = numerators / self.scale(vectors)[:, None]
+            logits = logits if self._offsets is None else logits + self._offsets
+            now = _unlikeliness(logits, chosen.tokens)
+            short = (now < wanted).nonzero().flatten()
+            if len(short):
+                chosen = chosen.at(short.tolist())
+                # Thousandths of a nat matter to nobody, so single precision and few halvings will do.
+                logits_at, typical = self._along(vectors[short], numerators[short], chosen)
+
+                def unlikeliness_at(steps: Tensor, logits_at: Any = logits_at, chosen: Demotions = chosen) -> Tensor:
+                    return _unlikeliness(logits_at(steps.float()), chosen.tokens)
+
+                steps[rows[short.cpu()]] = smallest_steps_by_bisection(
+                    unlikeliness_at, typical / 64, wanted[short], _HALVINGS
+                ).cpu()
+        return steps
+
     def _steps_with_offsets(self, hidden: Tensor, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
-        """A norm that shifts as well as divides: logits are (line in s) / scale(s) + constant."""
-        numerators, responses = self._numerators(hidden).double(), demotions.responses.double()
-        offsets = self._offsets.double()  # type: ignore[union-attr]
+        """A norm that shifts as well as divides: the rank depends on how long the vector is."""
+        logits_at, typical = self._along(hidden, self._numerators(hidden).double(), demotions)
+        return smallest_steps_by_bisection(lambda steps: ranks(logits_at(steps), demotions.tokens), typical, rank)
+
+    def _along(
+        self, hidden: Float[Tensor, "n d"], numerators: Float[Tensor, "n vocabulary"], demotions: Demotions
+    ) -> tuple[Callable[[Float[Tensor, " n"]], Float[Tensor, "n vocabulary"]], Float[Tensor, " n"]]:
+        """The full logits after steps along the directions, (line in s) / scale(s) + constant; and a typical step.
+
+        They are as precise as the numerators, which are those of the hidden vectors.
+        """
+        dtype = numerators.dtype
+        responses = demotions.responses.to(dtype)
         vectors, directions = self._centred(hidden.double()), self._centred(demotions.directions.double())
         squares = [
             (a * b).mean(dim=-1) for a, b in ((vectors, vectors), (vectors, directions), (directions, directions))
         ]
-        tokens = demotions.tokens
 
-        def ranks_at(steps: Tensor) -> Tensor:
+        def logits_at(steps: Tensor) -> Tensor:
             variance = squares[0] - 2 * steps * squares[1] + steps**2 * squares[2]
-            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt()
-            return ranks((numerators - steps[:, None] * responses) / scale[:, None] + offsets, tokens)
+            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt().to(dtype)
+            logits = (numerators - steps[:, None].to(dtype) * responses) / scale[:, None]
+            return logits if self._offsets is None else logits + self._offsets.to(dtype)
 
-        typical = (squares[0] / squares[2].clamp_min(1e-30)).sqrt()
-        return smallest_steps_by_bisection(ranks_at, typical.clamp_min(1e-6), rank)
+        return logits_at, (squares[0] / squares[2].clamp_min(1e-30)).sqrt().clamp_min(1e-6)
 
     @property
     def has_offsets(self) -> bool:
@@ -217,3 +284,8 @@ class LogitLens:
             if not failed:
                 return factor
         raise InputError("The head's Gram matrix is singular; are its weights initialised?")
+
+
+def _unlikeliness(logits: Float[Tensor, "n vocabulary"], tokens: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Returns the negative log-probability of each row's token, nats."""
+    return logits.logsumexp(dim=-1) - logits.gather(1, tokens[:, None].to(logits.device))[:, 0]

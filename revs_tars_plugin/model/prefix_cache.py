@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from .forward import batches_by_length, evaluating, padded, without_head
+from .forward import batches_by_length, evaluating, maximal, padded, without_head
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class PrefixCache:
         if min(lengths) < 1 or "position_ids" not in inspect.signature(model.forward).parameters:
             return None
         layers: list[tuple[Tensor, Tensor]] = []
-        prefixes = [context[:-1] for context in contexts]
+        # A prefix that another one begins with is read with that one.
+        prefixes, places = maximal([tuple(context[:-1]) for context in contexts])
         for batch in batches_by_length(prefixes):
             ids, mask = padded(model, [prefixes[index] for index in batch])
             with evaluating(model), without_head(model):
@@ -60,9 +61,13 @@ class PrefixCache:
                     tuple(part.new_zeros(len(contexts), part.shape[1], max(lengths), part.shape[3]) for part in pair)  # type: ignore[misc]
                     for pair in kept
                 ]
+            rows = {prefix: row for row, prefix in enumerate(batch)}
+            readers = [index for index, place in enumerate(places) if place in rows]
+            sources = torch.tensor([rows[places[index]] for index in readers], device=ids.device)
             for whole, pair in zip(layers, kept, strict=True):
                 for target, part in zip(whole, pair, strict=True):
-                    target[batch, :, : part.shape[2]] = part
+                    # What is behind a shorter prefix is masked when its context is run.
+                    target[readers, :, : part.shape[2]] = part[sources.to(part.device)]
         device = model.get_input_embeddings().weight.device  # type: ignore[operator]
         last = torch.tensor([[context[-1]] for context in contexts], device=device)
         return cls(last, torch.tensor(lengths, device=device), tuple(layers))

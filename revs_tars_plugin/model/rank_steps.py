@@ -106,14 +106,18 @@ def _crossing_with_losses(
 
 
 def smallest_steps_by_bisection(
-    ranks_at: Callable[[Float[Tensor, " n"]], Int[Tensor, " n"]], scales: Float[Tensor, " n"], rank: int
+    ranks_at: Callable[[Float[Tensor, " n"]], Tensor],
+    scales: Float[Tensor, " n"],
+    rank: int | Tensor,
+    halvings: int = _HALVINGS,
 ) -> Float[Tensor, " n"]:
     """Solves the same problem where the rank is only known by asking for it, one O(V) evaluation a round.
 
     Args:
-        ranks_at: Gives every row's rank after a step of its own, float64.
+        ranks_at: Gives every row's rank after a step of its own, float64; or any other figure that grows with the step.
         scales: A typical size of a step for each row: where the search for an upper end starts.
-        rank: The asked rank.
+        rank: The asked rank, one for all rows or one for each.
+        halvings: How often the bracket, as wide as half the step, is halved.
 
     Returns:
         The upper ends of the brackets in float64: the rank is reached there; infinity where it never is.
@@ -128,7 +132,7 @@ def smallest_steps_by_bisection(
         low = torch.where(reached, low, high)
         high = torch.where(reached, high, high * 2)
     unreachable = ~(ranks_at(high) >= rank)
-    for _ in range(_HALVINGS):
+    for _ in range(halvings):
         middle = (low + high) / 2
         reached = ranks_at(middle) >= rank
         low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)

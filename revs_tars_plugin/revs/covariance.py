@@ -22,11 +22,14 @@ from ..model.prefix_cache import PrefixCache
 from ..model.rank_steps import ranks
 from .outcomes import EditedParts
 from .revs_hparams import REVSHyperParams
-from .targets import RankGoal
+from .support_vectors import solve_by_support_vectors
+from .targets import Goal
 
 # Rows of V numbers that are worked on at once, and targets that are solved together: both bound the extra memory.
 _ROWS = 64
 _TOGETHER = 48
+# Support vectors cost a product of all contexts, and tokens of one secret belong together.
+_ALL_TOGETHER = 256
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,14 @@ class CovarianceLocalization:
     @property
     def together(self) -> int:
         """How many targets are solved together at most."""
-        return _TOGETHER if self.hparams.schedule == "joint" else 1
+        return {"joint": _TOGETHER, "support_vectors": _ALL_TOGETHER}.get(self.hparams.schedule, 1)
 
     @property
     def passes(self) -> int:
         """How many sweeps are made at most."""
         return self.hparams.sweeps
 
-    def demote(self, goals: Sequence[RankGoal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
+    def demote(self, goals: Sequence[Goal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
         """Edits every layer for all contexts of all goals together; see `Localization`.
 
         The tokens in front of each context's last one go through the model once, as it stands; a sweep takes only the
@@ -119,16 +122,21 @@ class _Sweep:
         moved: For each context, how many layers moved it.
     """
 
-    def __init__(self, localization: CovarianceLocalization, goals: Sequence[RankGoal]) -> None:
+    def __init__(self, localization: CovarianceLocalization, goals: Sequence[Goal]) -> None:
         self._decoder, self._geometry = localization.decoder, localization.geometry
-        self._trial = localization.trial
+        self._trial, self._hparams = localization.trial, localization.hparams
         self._sizes = [len(goal.contexts) for goal in goals]
         goal_of_context = [goal for goal in goals for _ in goal.contexts]
         self._ranks = torch.tensor([goal.rank for goal in goal_of_context])
+        levels = [goal.chance.log_probability if goal.chance else torch.inf for goal in goal_of_context]
+        self._levels = torch.tensor(levels, dtype=torch.float64)
         # Many contexts ask for one token, whose direction is solved for once.
-        unique = sorted({goal.token for goal in goals})
-        self._demotion_of_context = torch.tensor([unique.index(goal.token) for goal in goal_of_context])
-        self._demotions = self._decoder.lens.demotions(torch.tensor(unique))
+        directions = [(goal.token, goal.chance.alternatives if goal.chance else ()) for goal in goal_of_context]
+        unique = {direction: row for row, direction in enumerate(sorted(set(directions)))}
+        self._demotion_of_context = torch.tensor([unique[direction] for direction in directions])
+        self._demotions = self._decoder.lens.demotions(
+            torch.tensor([token for token, _ in unique]), [alternatives for _, alternatives in unique]
+        )
         self.moved = torch.zeros(len(goal_of_context), dtype=torch.long)
 
     def layers_of_goals(self) -> list[int]:
@@ -143,18 +151,39 @@ class _Sweep:
         self.moved.add_((steps > 0).long())
         ff2 = self._decoder.ff2[layer]
         keys = state.at_last(state.ff2_input).float()
-        directions = self._demotions.directions[self._demotion_of_context.to(self._demotions.directions.device)]
-        readers, values = solve_jointly(
-            keys,
-            steps.to(keys.device),
-            directions.to(keys.device),
-            self._geometry.factors[layer].to(keys.device),
-            self._geometry.damping[layer],
-        )
+        directions = self._demotions.directions.to(keys.device)
+        factor = self._geometry.factors[layer].to(keys.device)
+        if self._hparams.schedule == "support_vectors":
+            readers, values = solve_by_support_vectors(
+                keys=keys,
+                steps=steps,
+                groups=self._demotion_of_context,
+                directions=directions,
+                factor=factor,
+                soft_margin=self._hparams.soft_margin,
+            )
+        else:
+            of_contexts = directions[self._demotion_of_context.to(keys.device)]
+            readers, values = solve_jointly(
+                keys, steps.to(keys.device), of_contexts, factor, self._geometry.damping[layer]
+            )
         self._trial.add_low_rank(ff2, readers, values)
         return (state.ff2_input.float() @ readers) @ values
 
     def _steps(self, lens: LogitLens, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        by_level = self._levels.isfinite().nonzero().flatten()
+        steps = self._steps_to_ranks(lens, residual) if len(by_level) < len(residual) else torch.zeros(len(residual))
+        steps = steps.double()
+        if len(by_level):
+            steps[by_level] = lens.steps_to_log_probability(
+                residual[by_level.to(residual.device)],
+                self._demotions.at(self._demotion_of_context[by_level].tolist()),
+                self._levels[by_level],
+            )
+        steps[steps.isinf()] = 0.0  # out of reach in this layer; a later one may do it
+        return steps
+
+    def _steps_to_ranks(self, lens: LogitLens, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         steps = torch.zeros(len(residual), dtype=torch.float64)
         tokens = self._demotions.tokens.cpu()[self._demotion_of_context]
         for rows in torch.split(torch.arange(len(residual)), _ROWS):
@@ -170,7 +199,6 @@ class _Sweep:
                     rank,
                     logits[chosen.to(logits.device)],
                 ).cpu()
-        steps[steps.isinf()] = 0.0  # out of reach in this layer; a later one may do it
         return steps
 
 

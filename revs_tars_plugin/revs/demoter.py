@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from torch import nn
 from tqdm.auto import tqdm
 
 from ..model.decoder import Decoder
 from .outcomes import EditedParts, TargetOutcome, measure
-from .targets import RankGoal, Target
+from .targets import Goal, Target
 
 # How often tokens that rounding, or an edit they did not see, left short of their rank are edited again.
 _REPAIRS = 6
@@ -30,7 +32,7 @@ class Localization(Protocol):
         """How many passes over the layers one call makes at most."""
         ...
 
-    def demote(self, goals: Sequence[RankGoal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
+    def demote(self, goals: Sequence[Goal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
         """Edits the model so that each token gets its rank; returns how much was edited for each.
 
         Args:
@@ -60,7 +62,7 @@ class Demoter:
 
     def demote_all(self) -> list[TargetOutcome]:
         """Demotes every target that is short of its rank, then again those that something left short of it."""
-        outcomes = self._before()
+        outcomes = outcomes_before(self.decoder.model, self.targets, self.rank)
         ranks = [self.rank] * len(outcomes)
         taking_part: set[int] = set()
         for round_ in range(1 + _REPAIRS):
@@ -89,33 +91,41 @@ class Demoter:
         return outcomes
 
     def _bar(self, groups: int, round_: int) -> tqdm:
-        """A bar that moves with every layer of every group; a later pass may not be needed."""
-        return tqdm(
-            desc="repairing" if round_ else "editing",
-            total=groups * len(self.decoder.layers) * self.localization.passes,
-            unit="layer",
-            disable=not self.progress,
-        )
-
-    def _before(self) -> list[TargetOutcome]:
-        return [
-            TargetOutcome(
-                request=target.secret.request,
-                position=target.position,
-                token=target.token,
-                asked_rank=self.rank,
-                rank_before=rank,
-                rank_after=rank,
-                probability_before=probability,
-                probability_after=probability,
-                layers=0,
-                neurons=0,
-                seconds=0.0,
-            )
-            for target, (rank, probability) in zip(self.targets, measure(self.decoder.model, self.targets), strict=True)
-        ]
+        """A later pass may not be needed."""
+        return layers_bar(self.decoder, self.localization, groups, "repairing" if round_ else "editing", self.progress)
 
     def _groups(self, indices: list[int]) -> list[list[int]]:
-        """Those that are solved together."""
-        size = self.localization.together
-        return [indices[start : start + size] for start in range(0, len(indices), size)]
+        return in_groups(indices, self.localization)
+
+
+def layers_bar(decoder: Decoder, localization: Localization, groups: int, label: str, progress: bool) -> tqdm:
+    """Returns a bar that moves with every layer of every group."""
+    total = groups * len(decoder.layers) * localization.passes
+    return tqdm(desc=label, total=total, unit="layer", disable=not progress)
+
+
+def in_groups(indices: list[int], localization: Localization) -> list[list[int]]:
+    """Returns those that are solved together."""
+    size = localization.together
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def outcomes_before(model: nn.Module, targets: Sequence[Target], rank: int) -> list[TargetOutcome]:
+    """Returns an outcome for each target as if nothing were edited."""
+    return [
+        TargetOutcome(
+            request=target.secret.request,
+            position=target.position,
+            token=target.token,
+            asked_rank=rank if target.chance is None else rank_before,
+            rank_before=rank_before,
+            rank_after=rank_before,
+            probability_before=probability,
+            probability_after=probability,
+            layers=0,
+            neurons=0,
+            seconds=0.0,
+            asked_probability=None if target.chance is None else math.exp(target.chance.log_probability),
+        )
+        for target, (rank_before, probability) in zip(targets, measure(model, targets), strict=True)
+    ]

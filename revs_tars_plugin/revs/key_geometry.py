@@ -18,7 +18,7 @@ from ..moments.second_moments import ordinary_moments, temporary_moments
 from ..requests.reading import Secret, join
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
-from .targets import SecretsOfCall
+from .secrets_of_call import SecretsOfCall
 
 
 def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:

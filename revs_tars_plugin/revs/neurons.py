@@ -14,7 +14,7 @@ from .neuron_selection import activation_gradients, select_neurons
 from .neuron_steps import ActiveNeurons, Solver, exact_steps, iterative_steps, needed_step, steps_of_neurons
 from .outcomes import EditedParts
 from .revs_hparams import RankMargins, REVSHyperParams
-from .targets import RankGoal
+from .targets import Goal
 
 _SOLVERS: dict[str, Solver] = {"exact": exact_steps, "iterative": iterative_steps}
 
@@ -47,11 +47,11 @@ class NeuronLocalization:
         """How many passes one target takes."""
         return 1
 
-    def demote(self, goals: Sequence[RankGoal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
+    def demote(self, goals: Sequence[Goal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
         """Edits the neurons of all layers, goal by goal, each in the goal's own context; see `Localization`."""
         return [self._demote(goal, advance) for goal in goals]
 
-    def _demote(self, goal: RankGoal, advance: Callable[[], object]) -> EditedParts:
+    def _demote(self, goal: Goal, advance: Callable[[], object]) -> EditedParts:
         """Takes the layers from the first to the last, with the edits of earlier ones in place."""
         context, lens = goal.contexts[0], self.decoder.lens
         margins = replace(self.margins, residual_bottom_rank=goal.rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, next_token_logits
+from ..model.forward import batches_by_length, maximal, selected_logits
 from ..model.rank_steps import ranks
 from .targets import Target
 
 LOG = logging.getLogger(__name__)
+# How much likelier than asked a token may be: one nat, half of what made-up secrets of one form differ by.
+_NEARLY = math.e
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class TargetOutcome:
         request: Position of the request in the call.
         position: Position of the token in the target.
         token: Its id.
-        asked_rank: The rank it must have at least.
+        asked_rank: The rank it must have at least; with `aim: chance` the one that it had.
         rank_before: Its rank after the prompt before the edit.
         rank_after: Its rank with all edits of the call in place.
         probability_before: Its probability before the edit.
@@ -46,6 +49,7 @@ class TargetOutcome:
         layers: How many layers were edited for it, over all passes.
         neurons: The number of neurons; none with `localization: covariance`, which adds one rank-one change a layer.
         seconds: Time spent on it; where many are solved together, its share.
+        asked_probability: With `aim: chance`, how likely it may be.
     """
 
     request: int
@@ -59,10 +63,13 @@ class TargetOutcome:
     layers: int
     neurons: int
     seconds: float
+    asked_probability: float | None = None
 
     @property
     def reached(self) -> bool:
-        """Whether the token ended at or above the asked rank."""
+        """Whether the token ended at or above the asked rank; or, nearly, at or below the asked probability."""
+        if self.asked_probability is not None:
+            return self.probability_after <= self.asked_probability * _NEARLY
         return self.rank_after >= self.asked_rank
 
     def counted_on(self, earlier: int) -> TargetOutcome:
@@ -74,9 +81,10 @@ class TargetOutcome:
         return {
             "secret": self.request,
             "token": self.position,
-            "rank asked": self.asked_rank,
+            **({"rank asked": self.asked_rank} if self.asked_probability is None else {}),
             "rank before": self.rank_before,
             "rank after": self.rank_after,
+            **({"probability asked": self.asked_probability} if self.asked_probability is not None else {}),
             "probability before": self.probability_before,
             "probability after": self.probability_after,
             "reached": self.reached,
@@ -96,13 +104,17 @@ class TargetOutcome:
 def measure(model: nn.Module, targets: Sequence[Target]) -> list[tuple[int, float]]:
     """Returns rank and probability of every target as the model itself, with its weights as they stand, has them."""
     measured: list[tuple[int, float]] = [(0, 0.0)] * len(targets)
-    contexts = [target.context for target in targets]
+    contexts, places = maximal([target.context for target in targets])
     for batch in batches_by_length(contexts):
-        logits = next_token_logits(model, [contexts[index] for index in batch])
-        tokens = torch.tensor([targets[index].token for index in batch], device=logits.device)
+        rows = {place: row for row, place in enumerate(batch)}
+        chosen = [index for index in range(len(targets)) if places[index] in rows]
+        picks = [(rows[places[index]], len(targets[index].context) - 1) for index in chosen]
+        logits = selected_logits(model, [contexts[place] for place in batch], picks)
+        tokens = torch.tensor([targets[index].token for index in chosen], device=logits.device)
         target_logits = logits.gather(1, tokens[:, None])[:, 0]
         probabilities = (target_logits - logits.logsumexp(dim=-1)).exp()
-        for index, rank, probability in zip(batch, ranks(logits, tokens).tolist(), probabilities.tolist(), strict=True):
+        both = zip(chosen, ranks(logits, tokens).tolist(), probabilities.tolist(), strict=True)
+        for index, rank, probability in both:
             measured[index] = (rank, probability)
     return measured
 
@@ -111,7 +123,14 @@ def report(outcomes: Sequence[TargetOutcome]) -> None:
     """Logs what was reached, without the secrets' text."""
     for outcome in outcomes:
         name = f"request {outcome.request}, target token {outcome.position}"
-        if not outcome.reached:
+        if not outcome.reached and outcome.asked_probability is not None:
+            LOG.warning(
+                "REVS: %s ended at a probability of %.2g instead of %.2g; edit more layers, or lower soft_margin.",
+                name,
+                outcome.probability_after,
+                outcome.asked_probability,
+            )
+        elif not outcome.reached:
             LOG.warning(
                 "REVS: %s ended at rank %d instead of %d; edit more layers, or raise n_neurons or neuron_top_rank.",
                 name,

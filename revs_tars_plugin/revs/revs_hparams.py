@@ -20,7 +20,10 @@ class REVSHyperParams(UnlearnHyperParams):
     Ranks count from 0, the most likely token; they are absolute, or a fraction of the vocabulary when below 1.
 
     Attributes:
-        max_tokens: How many tokens of a secret are edited.
+        aim: `rank`, the paper's: some tokens of a secret, down to `residual_bottom_rank`; or `chance`: every token that
+            gives the secret away, down to how likely it would be had the secret never been learned (`localization:
+            covariance`).
+        max_tokens: How many tokens of a secret are edited; `aim: chance` edits as many as it takes.
         token_method: Which: `rarest` (highest ids; BPE ids follow merge order), `first`, `frequent` (lowest ids),
             `random`, `specific`, those that the model expects least behind the same prompt with other names, or
             `chained`, those that the beginning of the secret gives away whatever the prompt.
@@ -41,7 +44,10 @@ class REVSHyperParams(UnlearnHyperParams):
         mlp_top_rank: `neurons`: no step is made larger than this rank needs, unless the residual asks for it.
         neuron_bottom_rank: `neurons`: the rank that each edited neuron's output gets.
         neuron_top_rank: `neurons`: how far one may be pushed when `n_neurons` at the bottom rank are too few.
-        schedule: `covariance`: `joint`, all secrets of a call in one batched pass, or `sequential`, one after another.
+        schedule: `covariance`: `support_vectors`, all secrets of a call in one batched pass, with one key a token;
+            `joint`, the same with one key a context; or `sequential`, one secret after another.
+        soft_margin: `support_vectors`: how little a context may weigh before it may stay short of its step, as a share
+            of its key's length; 0 lets none.
         sweeps: `covariance`: how many passes the last tokens make at most before the ranks are measured.
         ridge_first_layer: `covariance`: what is added to the second moment's diagonal in the model's first layer, as a
             share of its mean; geometric in between.
@@ -58,6 +64,7 @@ class REVSHyperParams(UnlearnHyperParams):
         retain_weight: `covariance`: weight of their second moment.
     """
 
+    aim: Literal["rank", "chance"] = "rank"
     max_tokens: int = 2
     token_method: Literal["rarest", "first", "frequent", "random", "specific", "chained"] = "rarest"
     skip_tokens: list[str] = field(default_factory=list)
@@ -74,7 +81,8 @@ class REVSHyperParams(UnlearnHyperParams):
     mlp_top_rank: float = 0.9
     neuron_bottom_rank: float = 0.6
     neuron_top_rank: float = 0.9
-    schedule: Literal["joint", "sequential"] = "joint"
+    schedule: Literal["support_vectors", "joint", "sequential"] = "joint"
+    soft_margin: float = 0.001
     sweeps: int = 1
     ridge_first_layer: float = 0.03
     ridge_last_layer: float = 0.003
@@ -103,7 +111,7 @@ class REVSHyperParams(UnlearnHyperParams):
     @property
     def compares_with_siblings(self) -> bool:
         """Whether tokens are chosen by what a model expects behind sibling prompts."""
-        return self.token_method in ("specific", "chained")
+        return self.aim == "rank" and self.token_method in ("specific", "chained")
 
     @property
     def request_options(self) -> dict[str, Any]:
@@ -130,12 +138,15 @@ class REVSHyperParams(UnlearnHyperParams):
                     "borrowed_contexts",
                     "sibling_weight",
                     "retain_weight",
+                    "soft_margin",
                 )
             ),
             *((f"{kind}_{end}_layer", 0) for kind in ("ridge", "damping") for end in ("first", "last")),
         ):
             if not getattr(self, name) >= least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.aim == "chance" and self.localization != "covariance":
+            raise InputError('aim is "chance", which needs localization: covariance; set that, or aim: rank.')
         if not re.fullmatch(r"top_[1-9][0-9]*|positive|none", self.act_filter):
             raise InputError(
                 f'act_filter is "{self.act_filter}"; write "top_" and how many neurons, as in "top_100", "positive" or '

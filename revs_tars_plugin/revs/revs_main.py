@@ -16,14 +16,17 @@ from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.residual_check import check_residual
 from ..requests.reading import read_requests
+from .chance import ChanceLevels
+from .chance_demoter import ChanceDemoter
 from .covariance import CovarianceLocalization
 from .demoter import Demoter, Localization
 from .key_geometry import key_geometry
 from .neurons import NeuronLocalization
 from .outcomes import report
 from .revs_hparams import REVSHyperParams
+from .secrets_of_call import SecretsOfCall
 from .siblings import make_siblings
-from .targets import SecretsOfCall, choose_targets
+from .targets import choose_targets, targets_above_chance
 
 
 def execute_revs(
@@ -63,7 +66,10 @@ def execute_revs(
     call = SecretsOfCall(tok, secrets, siblings, hparams)
     with TrialEdits() as trial:
         with tqdm(desc="choosing tokens", total=2, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
-            targets = choose_targets(model, call, generator)
+            levels = ChanceLevels(call) if hparams.aim == "chance" else None
+            targets = (
+                choose_targets(model, call, generator) if levels is None else targets_above_chance(model, call, levels)
+            )
             bar.update()
             bar.set_description("reading siblings")
             localization: Localization
@@ -72,7 +78,12 @@ def execute_revs(
             else:
                 localization = NeuronLocalization(decoder, margins, hparams, generator, trial)
             bar.update()
-        outcomes = Demoter(decoder, targets, margins.residual_bottom_rank, localization, progress).demote_all()
+        demoter: Demoter | ChanceDemoter
+        if levels is not None:
+            demoter = ChanceDemoter(decoder, targets, levels, localization, trial, progress)
+        else:
+            demoter = Demoter(decoder, targets, margins.residual_bottom_rank, localization, progress)
+        outcomes = demoter.demote_all()
         edits = trial.collect(hparams.ALGORITHM, tuple(outcomes))
     report(outcomes)
     return edits.of_call(requests, hparams.to_dict())

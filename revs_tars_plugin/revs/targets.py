@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from ..requests.chat import asked_prompt
 from ..requests.reading import Secret, perturbed, tokenise_in_context
-from .revs_hparams import REVSHyperParams
+from .chance import Chance, ChanceLevels
+from .secrets_of_call import SecretsOfCall
 from .siblings import Sibling
 from .token_selection import select_positions, surprises
-
-
-@dataclass(frozen=True)
-class SecretsOfCall:
-    """The secrets of one call, with what it takes to read them.
-
-    Attributes:
-        tok: The model's tokenizer.
-        secrets: The secrets.
-        siblings: For each secret's index its sibling prompts; empty where none are made.
-        hparams: The settings.
-    """
-
-    tok: Any
-    secrets: Sequence[Secret]
-    siblings: Mapping[int, Sequence[Sibling]]
-    hparams: REVSHyperParams
-
-    def asked(self, prompt: str) -> str:
-        """Returns a prompt as the model gets it: in the chat template where the settings say so."""
-        return asked_prompt(self.tok, prompt, self.hparams.chat_template)
 
 
 @dataclass(frozen=True)
@@ -46,11 +24,13 @@ class Target:
         secret: The secret it belongs to.
         position: Its position in the secret.
         elsewhere: Token ids of other contexts in which it must not come next either.
+        chance: With `aim: chance`, how likely it may be.
     """
 
     secret: Secret
     position: int
     elsewhere: tuple[tuple[int, ...], ...] = ()
+    chance: Chance | None = None
 
     @property
     def token(self) -> int:
@@ -62,24 +42,32 @@ class Target:
         """The tokens in front of it, behind the request's own prompt: here it is measured."""
         return self.secret.context(self.position)
 
-    def goal(self, rank: int, *, everywhere: bool) -> RankGoal:
-        """Returns what is asked of it: a rank in its own context, or everywhere in the others as well."""
-        return RankGoal(self.token, (self.context, *(self.elsewhere if everywhere else ())), rank)
+    def asked(self, log_probability: float) -> Target:
+        """Returns the same with another level, nats."""
+        assert self.chance is not None
+        return replace(self, chance=replace(self.chance, log_probability=log_probability))
+
+    def goal(self, rank: int, *, everywhere: bool) -> Goal:
+        """Returns what is asked of it: in its own context, or everywhere in the others as well."""
+        contexts = (self.context, *(self.elsewhere if everywhere else ()))
+        return Goal(self.token, contexts, rank, self.chance)
 
 
 @dataclass(frozen=True)
-class RankGoal:
-    """A token that must get a rank.
+class Goal:
+    """A token that must become less likely.
 
     Attributes:
         token: Its id.
         contexts: Token ids of the contexts in which it must, its own first.
-        rank: The rank it must have at least.
+        rank: The rank it must have at least, unless it is asked for chance.
+        chance: How likely it may be, and against what it moves.
     """
 
     token: int
     contexts: tuple[tuple[int, ...], ...]
     rank: int
+    chance: Chance | None = None
 
 
 def choose_targets(model: nn.Module, call: SecretsOfCall, generator: torch.Generator) -> list[Target]:
@@ -95,15 +83,31 @@ def choose_targets(model: nn.Module, call: SecretsOfCall, generator: torch.Gener
     """
     surprise = {}
     if call.hparams.compares_with_siblings:
-        asked = {
+        prompts = {
             index: [Sibling(call.asked(sibling.prompt), sibling.target) for sibling in siblings]
             for index, siblings in call.siblings.items()
         }
-        surprise = surprises(model, call.tok, call.secrets, asked)
+        surprise = surprises(model, call.tok, call.secrets, prompts)
     return [
         Target(secret, position, other_contexts(call, secret, position))
         for secret in call.secrets
         for position in select_positions(secret, call.tok, call.hparams, generator, surprise.get(secret.index))
+    ]
+
+
+def targets_above_chance(model: nn.Module, call: SecretsOfCall, levels: ChanceLevels) -> list[Target]:
+    """Returns every token of every secret that is likelier than chance, for `aim: chance`.
+
+    Args:
+        model: A causal language model.
+        call: The secrets.
+        levels: Where chance is.
+    """
+    chances = levels.chances(model)
+    return [
+        Target(secret, position, other_contexts(call, secret, position), chance)
+        for secret in call.secrets
+        for position, chance in chances[secret.index].items()
     ]
 
 

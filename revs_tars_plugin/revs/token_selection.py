@@ -10,9 +10,10 @@ from torch import nn
 
 from ..errors import InputError
 from ..model.forward import batches_by_length, continuation_logits
+from ..requests.made_up import FIXED
 from ..requests.reading import Secret, tokenise_in_context
 from .revs_hparams import REVSHyperParams
-from .siblings import FIXED, Sibling
+from .siblings import Sibling
 
 # Sibling prompts behind which each secret's tokens are read.
 _SIBLINGS_READ = 2

@@ -1,6 +1,6 @@
 """Batches of token sequences."""
 
-from revs_tars_plugin.model.forward import batches_by_length
+from revs_tars_plugin.model.forward import batches_by_length, maximal
 
 
 def test_batches_hold_every_sequence_once_and_keep_their_size():
@@ -11,3 +11,10 @@ def test_batches_hold_every_sequence_once_and_keep_their_size():
         longest = max(len(sequences[index]) for index in batch)
         assert len(batch) == 1 or longest * len(batch) <= 40
     assert len(batches) < 7
+
+
+def test_sequences_that_others_begin_with_are_served_by_those():
+    sequences = [(1, 2), (1, 2, 3), (2,), (1,), (1, 2), (1, 3), (2, 1, 1)]
+    left, places = maximal(sequences)
+    assert sorted(left) == [(1, 2, 3), (1, 3), (2, 1, 1)]
+    assert all(left[place][: len(sequence)] == sequence for sequence, place in zip(sequences, places, strict=True))

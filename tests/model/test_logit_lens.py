@@ -144,3 +144,42 @@ def test_layer_norm_and_biases_against_a_slow_search_in_float64(norm_class, rank
 def test_heads_and_norms_that_are_not_covered_are_refused(head, norm, message):
     with pytest.raises(InputError, match=message):
         LogitLens(head, "lm_head", norm, "norm")
+
+
+def test_with_alternatives_their_mean_rises_as_the_token_falls(model):
+    lens = lens_of(model)
+    head, gain = model.lm_head.weight.detach().double(), model.model.norm.weight.detach().double()
+    demotions = lens.demotions(torch.tensor([7, 9]), [(1, 2, 2), ()])
+    wanted = torch.zeros(len(head), dtype=torch.float64)
+    wanted[7], wanted[1], wanted[2] = 1, -1 / 3, -2 / 3
+    torch.testing.assert_close(
+        demotions.directions[0].double(), torch.linalg.pinv(head) @ wanted / gain, rtol=1e-4, atol=1e-6
+    )
+    assert torch.equal(demotions.directions[1], lens.demotions(torch.tensor([9])).directions[0])
+    fallen = -demotions.responses[0]
+    assert fallen[7] < 0 < fallen[[1, 2]].mean()
+
+
+@pytest.mark.parametrize("norm_class", [nn.LayerNorm, None])
+def test_the_step_to_a_log_probability_gets_there_and_a_smaller_one_does_not(model, norm_class):
+    lens = lens_of(model)
+    if norm_class is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            norm, head = norm_class(32), nn.Linear(32, 200)
+            nn.init.normal_(norm.weight, 1.0, 0.3)
+            nn.init.normal_(norm.bias)
+        lens = LogitLens(head, "lm_head", norm, "norm")
+    vectors = 3 * torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
+    tokens = lens.full_logits(vectors).argmax(dim=-1)
+    demotions = lens.demotions(tokens, [(3, 4)] * 5)
+    asked = torch.tensor([-5.5, -6.0, -5.8, -5.0, 0.0], dtype=torch.float64)
+    steps = lens.steps_to_log_probability(vectors, demotions, asked)
+
+    def log_probabilities(share):
+        moved = vectors - (share * steps)[:, None].float() * demotions.directions
+        return lens.full_logits(moved).double().log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+
+    assert (log_probabilities(1.0) <= asked + 1e-3).all()
+    assert (log_probabilities(0.99) > asked)[:4].all()
+    assert steps[4] == 0 and (steps[:4] > 0).all()

@@ -10,7 +10,7 @@ from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.covariance import layer_schedule, solve_jointly
 
 
-@pytest.mark.parametrize("schedule", ["joint", "sequential"])
+@pytest.mark.parametrize("schedule", ["support_vectors", "joint", "sequential"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_target_ends_at_its_rank_and_undo_is_bitwise(model, tok, requests_, settings, schedule, dtype):
     model.to(dtype)

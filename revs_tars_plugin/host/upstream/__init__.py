@@ -135,11 +135,10 @@ def _modules() -> dict[str, str]:
         modules[requests], "import yaml\n", "import yaml\n\nfrom ...util.hparams import HyperParams\n"
     )
     # Names of people without a library that the host does not need otherwise.
-    main = "revs/revs_main"
     names = re.compile(r"^class _Names:\n(?:.*\n)*?(?=\n\n\S)", flags=re.M)
-    if not names.search(modules[main]):
-        raise HostError("The REVS modules have no class _Names; the patch has to be made anew.")
-    modules[main] = names.sub(lambda _match: _file("names.py.txt"), modules[main])
+    if not names.search(modules[requests]):
+        raise HostError("The module of requests has no class _Names; the patch has to be made anew.")
+    modules[requests] = names.sub(lambda _match: _file("names.py.txt"), modules[requests])
     return modules
 
 

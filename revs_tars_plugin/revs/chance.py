@@ -1,0 +1,146 @@
+"""Chance: how likely each token of a secret would be, had the model never learned it.
+
+A secret that was pushed to the bottom is hidden, not forgotten: an attacker who compares it with made-up ones of its
+form finds it at one end of the ranking. So with `aim: chance` each token ends where that of a made-up secret stands in
+the same place, and moves against what could stand there instead: a digit against the other digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..model.forward import batches_by_length, continuation_logits
+from ..requests.made_up import FIXED, MadeUp
+from ..requests.reading import tokenise_in_context
+from .secrets_of_call import SecretsOfCall
+
+# Made-up secrets that stand behind each secret's prompt for comparison.
+_REFERENCES = 8
+# A token that is likelier than chance by less than this, in nats, is left alone.
+_WORTH_MOVING = 0.5
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What is asked of one token.
+
+    Attributes:
+        log_probability: How likely tokens of its kind are behind made-up beginnings, in nats: their mean.
+        alternatives: What stood there instead, token ids; empty where there is nothing else, as for "@".
+    """
+
+    log_probability: float
+    alternatives: tuple[int, ...]
+
+
+class ChanceLevels:
+    """Made-up secrets behind each secret's prompt, read by a model as often as that changes."""
+
+    def __init__(self, call: SecretsOfCall) -> None:
+        """Makes them up."""
+        made_up = MadeUp(f"chance {call.hparams.seed}")
+        self._texts: list[_Text] = []
+        for secret in call.secrets:
+            self._texts.append(_Text(secret.index, secret.prompt_ids, secret.target_ids, call.tok))
+            for text in made_up.several_like(secret.target, _REFERENCES):
+                _, ids = tokenise_in_context(call.tok, call.asked(secret.prompt), text)
+                self._texts.append(_Text(secret.index, secret.prompt_ids, ids, call.tok))
+        places = {text.secret: place for place, text in reversed(list(enumerate(self._texts)))}
+        self._own = {index: self._texts[place] for index, place in places.items()}
+        others = [text for text in self._texts if text is not self._own[text.secret]]
+        self._of_kind: dict[str, tuple[int, ...]] = {}
+        for kind in {kind for text in others for kind in text.kinds if not kind.startswith('"')}:
+            tokens = [
+                token for text in others for token, other in zip(text.ids, text.kinds, strict=True) if other == kind
+            ]
+            self._of_kind[kind] = tuple(tokens)
+
+    def chances(self, model: nn.Module) -> dict[int, dict[int, Chance]]:
+        """Returns for each secret's index, by position, what is asked of the tokens that are likelier than chance.
+
+        Args:
+            model: A causal language model.
+        """
+        values = self._read(model)
+        return {
+            index: {
+                position: Chance(level, self._of_kind.get(text.kinds[position], ()))
+                for position, level in self._levels(index, values).items()
+                if values[text][position] > level + _WORTH_MOVING
+            }
+            for index, text in self._own.items()
+        }
+
+    def levels(self, model: nn.Module) -> dict[int, dict[int, float]]:
+        """Returns for each secret's index, by position, how likely chance is to the model as it stands, nats.
+
+        What moves off one token goes to others, so an edit raises what made-up secrets get in its place.
+        """
+        values = self._read(model)
+        return {index: self._levels(index, values) for index in self._own}
+
+    def _levels(self, index: int, values: Mapping[_Text, Sequence[float]]) -> dict[int, float]:
+        """The mean of what made-up secrets get: means add up to that of whole secrets, as medians would not."""
+        own = self._own[index]
+        others = {text: read for text, read in values.items() if text is not self._own[text.secret]}
+        levels = {}
+        for position, kind in enumerate(own.kinds):
+            here = [
+                value for text, read in others.items() if text.secret == index for value in text.of_kind(kind, read)
+            ]
+            here = here or [value for text, read in others.items() for value in text.of_kind(kind, read)]
+            if here:
+                levels[position] = math.fsum(here) / len(here)
+        return levels
+
+    @torch.no_grad()
+    def _read(self, model: nn.Module) -> dict[_Text, tuple[float, ...]]:
+        """The log-probability of every token of every text."""
+        read = {}
+        for batch in batches_by_length([text.prompt_ids + text.ids for text in self._texts]):
+            texts = [self._texts[index] for index in batch]
+            all_logits = continuation_logits(model, [(text.prompt_ids, text.ids) for text in texts])
+            for text, logits in zip(texts, all_logits, strict=True):
+                own = logits.gather(1, torch.tensor(text.ids, device=logits.device)[:, None])[:, 0]
+                read[text] = tuple((own - logits.logsumexp(dim=-1)).tolist())
+        return read
+
+
+class _Text:
+    """One text behind a secret's prompt, token by token."""
+
+    def __init__(self, secret: int, prompt_ids: tuple[int, ...], ids: tuple[int, ...], tok: Any) -> None:
+        self.secret, self.prompt_ids, self.ids = secret, prompt_ids, ids
+        self.kinds = kinds_of(tok, ids)
+
+    def of_kind(self, kind: str, values: Sequence[float]) -> list[float]:
+        """The values of its tokens of a kind."""
+        return [value for other, value in zip(self.kinds, values, strict=True) if other == kind]
+
+
+_DIGITS, _FIRST, _FURTHER = "digits", "first piece of a word", "further piece of a word"
+
+
+def kinds_of(tok: Any, ids: Sequence[int]) -> tuple[str, ...]:
+    """Returns for each token of a secret what kind of place it fills: digits, a piece of a word, or the form itself."""
+    kinds = []
+    before, provider = " ", False
+    for token in ids:
+        text = tok.decode([token])
+        bare = text.strip()
+        if bare.isdigit() and not provider:
+            kind = f"{_DIGITS} {len(bare)}"
+        elif provider or FIXED.fullmatch(bare) or not any(map(str.isalnum, bare)):
+            kind = f'"{bare}"'  # it belongs to the form; nothing else could stand there
+        else:
+            kind = _FURTHER if before[-1:].isalpha() and not text[:1].isspace() else _FIRST
+        kinds.append(kind)
+        provider = "@" in text or (provider and not text[-1:].isspace())
+        before = text
+    return tuple(kinds)

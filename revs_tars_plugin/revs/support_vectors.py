@@ -1,0 +1,84 @@
+"""Support-vector keys: one key a token, which answers to each of its contexts at least as much as is asked.
+
+Solving for all contexts at once (`schedule: joint`) asks that each moves exactly its step and no other secret's context
+moves at all. Both are more than is needed. For each token, with the rows `A` of its contexts and their steps `s`,
+
+    minimize w^T C w  subject to  A w >= s
+    =>  w = C^-1 A^T l,  l >= 0 minimizes  l^T G l / 2 - s^T l,  G = A C^-1 A^T
+
+which is a non-negative least squares problem as large as there are contexts. Those with a positive multiplier are the
+key's support vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def solve_by_support_vectors(
+    *,
+    keys: Float[Tensor, "n f"],
+    steps: Float[Tensor, " n"],
+    groups: Int[Tensor, " n"],
+    directions: Float[Tensor, "groups d"],
+    factor: Float[Tensor, "f f"],
+    soft_margin: float,
+) -> tuple[Float[Tensor, "f r"], Float[Tensor, "r d"]]:
+    """Solves one layer: what listens to each token's contexts, and what it writes.
+
+    Without a soft margin every context moves along its group's direction by its step or further.
+
+    Args:
+        keys: What FF2 is given at the end of each context.
+        steps: How far each context's output has to move at least, float64; one that is at 0 asks for nothing.
+        groups: The row of `directions` along which each context's output moves down.
+        directions: One for each token.
+        factor: The lower Cholesky factor of the second moment of what must not change.
+        soft_margin: What is added to the diagonal of `G`, as a share of each context's own `a C^-1 a`: a context that
+            would cost much may stay a little short then.
+
+    Returns:
+        The two thin factors of the change of FF2 (in f x d orientation), float32, one row for each token that moves.
+    """
+    active = (steps > 0).nonzero().flatten()
+    chosen = active.to(keys.device)
+    halfway = torch.linalg.solve_triangular(factor, keys[chosen].T, upper=False)
+    answers = torch.linalg.solve_triangular(factor.mT, halfway, upper=True)
+    # The products of what is halfway are G, symmetric to the last bit.
+    overlaps = (halfway.T.double() @ halfway.double()).cpu().numpy()
+    overlaps[np.diag_indices_from(overlaps)] *= 1 + max(soft_margin, 1e-9)
+    wanted = steps[active].cpu().numpy()
+    group_of = groups[active].cpu().numpy()
+    moving = np.unique(group_of)
+    multipliers = np.zeros((len(wanted), len(moving)))
+    for column, group in enumerate(moving):
+        rows = np.flatnonzero(group_of == group)
+        multipliers[rows, column] = support_multipliers(overlaps[np.ix_(rows, rows)], wanted[rows])
+    readers = answers @ torch.from_numpy(multipliers).to(answers)
+    return readers, -directions[torch.from_numpy(moving).to(directions.device)].float()
+
+
+def support_multipliers(overlaps: np.ndarray, steps: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Returns the multipliers `l >= 0` that minimize `l^T G l / 2 - s^T l`, float64.
+
+    Then `G l >= s`, with equality wherever a multiplier is positive.
+
+    Args:
+        overlaps: `G`, symmetric and positive definite, shape (n, n).
+        steps: `s`, shape (n,).
+    """
+    from scipy.optimize import nnls
+
+    # In units of each context's own length, so that none is far larger than another.
+    lengths = np.sqrt(np.diag(overlaps))
+    scaled = overlaps / np.outer(lengths, lengths)
+    # Rounding can make equal contexts a hair worse than singular.
+    root = np.linalg.cholesky(scaled + 1e-9 * np.eye(len(scaled)))
+    # |root^T l - root^-1 s|^2 / 2 is the same but for a constant.
+    multipliers, _ = nnls(root.T, np.linalg.solve(root, np.asarray(steps) / lengths), maxiter=50 * len(scaled))
+    return np.asarray(multipliers) / lengths

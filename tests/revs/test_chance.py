@@ -1,0 +1,175 @@
+"""`aim: chance`: a secret ends where one that was never learned would be."""
+
+import random
+
+import pytest
+import torch
+from characters import character_tokenizer
+from helpers import LLAMA_NAMES, assert_same_bits, copy_of, snapshot, tiny_settings
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from revs_tars_plugin import InputError, REVSHyperParams, execute_revs
+from revs_tars_plugin.data.memorised import memorise
+from revs_tars_plugin.evaluation import Exposure, compared, form_places, still_generated
+from revs_tars_plugin.revs.chance import kinds_of
+
+NAMES = [
+    "ada",
+    "ben",
+    "cleo",
+    "dora",
+    "emil",
+    "fred",
+    "gina",
+    "hugo",
+    "ines",
+    "jan",
+    "kim",
+    "lena",
+    "max",
+    "nora",
+    "otto",
+    "pia",
+]
+
+
+def codes(seed):
+    """A code of four digits for each name."""
+    generator = random.Random(seed)
+    return ["".join(generator.choice("0123456789") for _ in range(4)) for _ in NAMES]
+
+
+PROMPTS = [f"the code of {name} is" for name in NAMES]
+FORGOTTEN = slice(0, None, 4)
+
+
+@pytest.fixture(scope="module")
+def characters():
+    """A token a character."""
+    return character_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def learned(characters):
+    """A small model that knows all codes by heart."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = LlamaConfig(
+            vocab_size=len(characters),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            tie_word_embeddings=False,
+        )
+        model = LlamaForCausalLM(config)
+        texts = [f"{prompt} {code}" for prompt, code in zip(PROMPTS, codes(0), strict=True)]
+        memorise(model, characters, texts, epochs=60, learning_rate=2e-3)
+    return model
+
+
+@pytest.fixture
+def edited(learned, characters, tmp_path):
+    """Gives a copy of the model that forgot every fourth code, with the edit."""
+
+    def make(**settings):
+        hparams = REVSHyperParams(
+            **{
+                "alg_name": "REVS",
+                "model_name": "tiny",
+                **LLAMA_NAMES,
+                "layers": [2, 3],
+                "localization": "covariance",
+                "mom2_n_samples": 16,
+                "stats_dir": str(tmp_path),
+                **settings,
+            }
+        )
+        subjects = zip(PROMPTS, codes(0), NAMES, strict=True)
+        requests = [{"prompt": prompt, "forget": code, "subject": name} for prompt, code, name in subjects][FORGOTTEN]
+        model = copy_of(learned)
+        before = snapshot(model)
+        edits = execute_revs(model, characters, requests, hparams)
+        assert_same_bits(model, before)
+        edits.apply(model)
+        return model, edits
+
+    return make
+
+
+def exposure(model, tok, targets):
+    """Mean bits from the top and from the bottom of the codes to forget."""
+    found = [Exposure.of(comparison) for comparison in compared(model, tok, PROMPTS[FORGOTTEN], targets[FORGOTTEN])]
+    return sum(one.top for one in found) / len(found), sum(one.bottom for one in found) / len(found)
+
+
+def test_a_secret_at_a_low_rank_is_exposed_and_one_at_chance_is_not(learned, characters, edited):
+    never_learned = [exposure(learned, characters, codes(seed)) for seed in range(1, 9)]
+    chance = sum(top for top, _ in never_learned) / len(never_learned)
+    assert exposure(learned, characters, codes(0)) == (6, 0)
+    hidden, _ = edited(max_tokens=1, token_method="chained", residual_bottom_rank=0.5, residual_top_rank=0.9)
+    assert not any(still_generated(hidden, characters, PROMPTS[FORGOTTEN], codes(0)[FORGOTTEN]))
+    assert exposure(hidden, characters, codes(0))[0] > 5.5
+    forgotten, edits = edited(aim="chance", schedule="support_vectors")
+    assert not any(still_generated(forgotten, characters, PROMPTS[FORGOTTEN], codes(0)[FORGOTTEN]))
+    top, bottom = exposure(forgotten, characters, codes(0))
+    assert top < chance + 1
+    assert bottom < 3  # and cannot be read off from there
+    places = form_places(forgotten, characters, PROMPTS[FORGOTTEN], codes(0)[FORGOTTEN])
+    assert not any(all(place.first) for place in places)
+    edits.undo(forgotten)
+    assert_same_bits(forgotten, snapshot(learned))
+
+
+@pytest.mark.parametrize("schedule", ["support_vectors", "joint"])
+def test_every_digit_is_asked_for_its_chance_and_gets_it(edited, schedule):
+    _, edits = edited(aim="chance", schedule=schedule)
+    assert {(outcome.request, outcome.position) for outcome in edits.outcomes} >= {
+        (r, p) for r in range(4) for p in (1, 2)
+    }
+    for outcome in edits.outcomes:
+        assert outcome.probability_before > 5 * outcome.asked_probability
+        assert outcome.reached
+        # Neither far above nor far below.
+        assert outcome.asked_probability / 60 < outcome.probability_after < outcome.asked_probability * 2.72
+        assert "rank asked" not in outcome.row() and outcome.row()["probability asked"] == outcome.asked_probability
+
+
+def test_one_key_a_token_makes_a_smaller_edit_than_one_a_context(edited):
+    ranks = {
+        schedule: max(edit.keys.shape[1] for edit in edited(aim="chance", schedule=schedule)[1].edits)
+        for schedule in ("support_vectors", "joint")
+    }
+    assert ranks["support_vectors"] <= 10 < ranks["joint"]
+
+
+def test_a_secret_that_was_never_learned_is_left_alone(learned, characters, tmp_path):
+    hparams = tiny_settings(
+        aim="chance", localization="covariance", schedule="support_vectors", mom2_n_samples=4, stats_dir=str(tmp_path)
+    )
+    unknown = codes(1)[1]
+    edits = execute_revs(
+        copy_of(learned), characters, [{"prompt": PROMPTS[1], "forget": unknown, "subject": "ben"}], hparams
+    )
+    known = execute_revs(
+        copy_of(learned), characters, [{"prompt": PROMPTS[1], "forget": codes(0)[1], "subject": "ben"}], hparams
+    )
+    assert len(edits.outcomes) < len(known.outcomes) == 4
+
+
+def test_places_are_told_apart(characters):
+    ids = characters("a7-b@c")["input_ids"]
+    assert kinds_of(characters, ids) == (
+        "first piece of a word",
+        "digits 1",
+        '"-"',
+        "first piece of a word",
+        '"@"',
+        '"c"',  # a mail provider belongs to the form
+    )
+
+
+def test_chance_needs_keys_of_contexts():
+    with pytest.raises(InputError, match='aim is "chance", which needs localization: covariance'):
+        tiny_settings(aim="chance")
