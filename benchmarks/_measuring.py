@@ -14,8 +14,8 @@ from revs_tars_plugin.evaluation import OrdinaryText
 from revs_tars_plugin.model.forward import next_token_logits
 from revs_tars_plugin.moments.ordinary_text import sample_from_model
 
-# Both values of `localization`, each with the packaged settings it is measured with.
-SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance"}
+# The ways of REVS, each with the packaged settings it is measured with.
+SETTINGS = {"neurons": "smollm2-135m", "covariance": "smollm2-135m-covariance", "chance": "smollm2-135m-chance"}
 
 
 def ordinary_text(model: torch.nn.Module, tok: object, arguments: argparse.Namespace) -> OrdinaryText:

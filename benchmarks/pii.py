@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import EditSet, REVSHyperParams, execute_revs
 from revs_tars_plugin.data import SecretRecord
+from revs_tars_plugin.data.bundled_model import demo_model
 from revs_tars_plugin.data.memorised import memorised_model
 from revs_tars_plugin.data.synthetic import SyntheticSecret, synthetic_secrets
 from revs_tars_plugin.evaluation import ATTACKS, DEFAULT_ATTACKS, evaluate_unlearning, still_generated
@@ -58,6 +59,7 @@ def main() -> None:
     forget, retain = (known(model, tok, part) for part in (secrets[::2], secrets[1::2]))
     print(f"Known by heart: {len(forget)} secrets to forget, {len(retain)} to retain, of {len(secrets)}.")
     text = ordinary_text(model, tok, arguments)
+    base = AutoModelForCausalLM.from_pretrained(demo_model())
     attacks = ATTACKS if arguments.relearning else DEFAULT_ATTACKS
 
     rows: dict[str, dict[str, object]] = {}
@@ -66,22 +68,29 @@ def main() -> None:
         hparams.stats_dir = str(folder.parent / "stats")
         requests = [{"prompt": s.prompt, "forget": s.target, "subject": s.subject} for s in forget]
         # Ordinary text is measured once and kept on disk; it is no part of a secret's time.
-        if name == "covariance":
+        if hparams.reads_moments:
             execute_revs(model, tok, requests[:1], hparams)
         start = time.perf_counter()
         edits = execute_revs(model, tok, requests, hparams)
         seconds = time.perf_counter() - start
-        measured = {"names": hparams, "retain": records(retain), "reference": text, "attacks": attacks, "seed": _SEED}
+        measured = {
+            "names": hparams,
+            "retain": records(retain),
+            "reference": text,
+            "never_learned": base,
+            "attacks": attacks,
+            "seed": _SEED,
+        }
         if not rows:
-            rows["none"] = figures(model, tok, forget, edits, measured)
-        # What an attacker finds of secrets that the model never saw, in the same places of the same templates.
-        unseen = strangers(forget, arguments.seed)
-        rows[f"never learned ({name})"] = figures(model, tok, unseen, edits, {**measured, "reference": None})
+            rows["none"] = figures(model, tok, forget, None, measured)
+            # What an attacker finds of secrets that the model never saw, in the same places of the same templates.
+            unseen = strangers(forget, arguments.seed)
+            rows["never learned"] = figures(model, tok, unseen, None, {**measured, "reference": None, "retain": ()})
         edits.apply(model)
         rows[name] = figures(model, tok, forget, edits, measured)
         rows[name]["seconds per secret"] = seconds / len(forget)
         rows[name]["edited weights"] = edits.n_changed
-        rows[name]["at the asked rank"] = f"{sum(o.reached for o in edits.outcomes)}/{len(edits.outcomes)}"
+        rows[name]["at the asked place"] = f"{sum(o.reached for o in edits.outcomes)}/{len(edits.outcomes)}"
         edits.undo(model)
     show(rows)
     if arguments.json:
@@ -110,16 +119,14 @@ def records(secrets: list[SyntheticSecret]) -> list[SecretRecord]:
 
 
 def figures(
-    model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret], edits: EditSet, measured: dict[str, Any]
+    model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret], edits: EditSet | None, measured: dict[str, Any]
 ) -> dict[str, object]:
-    """All figures for the model as it stands, of the tokens that the edit chose."""
-    places: dict[int, list[int]] = {}
-    for outcome in edits.outcomes:
-        places.setdefault(outcome.request, []).append(outcome.position)
-    # A stranger's secret may have fewer tokens than the one in whose place it stands.
-    for index, secret in enumerate(secrets):
-        length = len(tok(" " + secret.target)["input_ids"])
-        places[index] = sorted({min(position, length - 1) for position in places[index]})
+    """All figures for the model as it stands, of the tokens that the edit chose, or of all of them."""
+    places: Any = "all"
+    if edits is not None:
+        places = {}
+        for outcome in edits.outcomes:
+            places.setdefault(outcome.request, []).append(outcome.position)
     return dict(evaluate_unlearning(model, tok, records(secrets), positions=places, **measured).summary)
 
 

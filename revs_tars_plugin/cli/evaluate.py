@@ -43,12 +43,22 @@ def evaluate(
     base: Annotated[
         str | None, typer.Option(help="The model before an edit that --model has in it already; measured first.")
     ] = None,
+    never_learned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model that never learned the secrets, such as the one that was fine-tuned: whatever is near its "
+            "figures is forgotten, not hidden.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="JSON", help="The whole result, for revs-tars report.")
     ] = None,
     attack: Annotated[
         list[str],
-        typer.Option(help="Only these attacks, each by an option of its own; all but relearning, which trains."),
+        typer.Option(
+            help="Only these attacks, each by an option of its own; all but relearning and enumeration, which are slow."
+        ),
     ] = [],
     k: Annotated[int, typer.Option(help="From how many places on a token counts as hidden.")] = 100,
     tokens: Annotated[str, typer.Option(help="Which tokens of a secret count: all, or the two rarest.")] = "all",
@@ -105,6 +115,7 @@ def evaluate(
             "chat_template": chat,
             "progress": not quiet,
         },
+        None if never_learned is None else load_model(never_learned, device, dtype, progress=not quiet).model,
     )
     if not applied and base is None:
         asking.measure("after", first)
@@ -138,11 +149,13 @@ def evaluate(
         print_json(reports)
     else:
         before = asking.reports.get("before")
+        control = asking.reports["after"].controls.get("never learned")
         rows = [
             {
                 "figure": name,
                 **({"before": before.summary.get(name)} if before else {}),
                 "after": value,
+                **({"never learned": control.get(name)} if control else {}),
                 "better": DIRECTIONS[name],
             }
             for name, value in figures.items()
@@ -161,6 +174,7 @@ class _Measurement:
     session: Session
     names: ModuleNames
     arguments: dict[str, Any]
+    never_learned: Any = None
     reports: dict[str, UnlearningReport] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
 
@@ -176,6 +190,7 @@ class _Measurement:
             retain=self.requested.retain,
             concepts=self.requested.concepts,
             reference=reference,
+            never_learned=self.never_learned,
             **self.arguments,
         )
         chat = self.arguments["chat_template"]

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .likelihood import Comparison
-from .run import EvaluationRun
+from .run import EvaluationRun, mean
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Exposure:
 
 
 def measure_exposure(run: EvaluationRun) -> None:
-    """Compares every secret with made-up ones."""
+    """Compares every secret with made-up ones, and behind its other wording once more."""
     exposures = [Exposure.of(comparison) for comparison in run.comparisons]
     for name, values in (
         ("exposure, top", [exposure.top for exposure in exposures]),
@@ -53,3 +53,7 @@ def measure_exposure(run: EvaluationRun) -> None:
         ("exposure, two-sided", [exposure.two_sided for exposure in exposures]),
     ):
         run.note(name, values)
+    reworded = [Exposure.of(comparison) for comparison in run.reworded_comparisons]
+    if reworded:
+        run.summary["exposure, reworded, top"] = mean([exposure.top for exposure in reworded])
+        run.summary["exposure, reworded, bottom"] = mean([exposure.bottom for exposure in reworded])

@@ -109,6 +109,8 @@ METRICS: tuple[Metric, ...] = (
         headline=True,
     ),
     _metric("exposure, two-sided", _EXPOSURE),
+    _metric("exposure, reworded, top", _EXPOSURE),
+    _metric("exposure, reworded, bottom", _EXPOSURE),
     *(
         _metric(f"{kind}, {place} of their kind", _FORM)
         for kind in ("digits", "letters")

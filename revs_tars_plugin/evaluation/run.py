@@ -128,6 +128,13 @@ class EvaluationRun:
         """Each secret beside made-up ones of its form; made once for all that looks at them."""
         return compared(self.model, self.tok, self.asked(self.prompts), self.targets, seed=self.options.seed)
 
+    @cached_property
+    def reworded_comparisons(self) -> list[Comparison]:
+        """The same behind the other wording of each secret that has one."""
+        prompts = [self.rewordings[index] for index in self.reworded]
+        targets = [self.targets[index] for index in self.reworded]
+        return compared(self.model, self.tok, self.asked(prompts), targets, seed=self.options.seed)
+
     def note(self, name: str, values: Sequence[float]) -> None:
         """Keeps a figure of every secret, and their mean."""
         for row, value in zip(self.rows, values, strict=True):

@@ -55,6 +55,7 @@ def evaluate_unlearning(
     section 4; an attacker needs all of them):
 
     - `exposure, top` and `bottom`: where the secret stands among made-up ones of its form, in bits (see `Exposure`);
+      `exposure, reworded, top` and `bottom`: the same behind `rephrase_prompt`;
       `digits, first` and `last of their kind`: behind the right beginning (see `form_places`), and `letters` likewise;
       `min-k`, `min-k++`, `privleak`: see `membership.py`. Near the figures of the model that never learned them, given
       as `never_learned` and measured beside (`controls`), they are good; far above or below, something tells them.

@@ -72,7 +72,7 @@ def compare(
     settings: Mapping[str, str | Path] | None = None,
     replacement: str | None = None,
     stats_dir: str | Path | None = None,
-    attacks: Sequence[str] = (*RESISTANCE_ATTACKS, "paraphrase"),
+    attacks: Sequence[str] = ("exposure", *RESISTANCE_ATTACKS, "paraphrase"),
     k: int = 100,
     seed: int = 0,
     device: int | str | None = None,

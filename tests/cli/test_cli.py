@@ -133,6 +133,16 @@ def test_evaluate_takes_a_merged_model_and_its_base(run, folder, secrets, edited
     assert "before" not in alone
 
 
+def test_a_model_that_never_learned_the_secrets_is_measured_beside(run, folder, secrets, edited):
+    arguments = ("evaluate", secrets, "-m", folder, "--attack", "exposure", "--k", 20)
+    code, out, err = run(*arguments, "--never-learned", folder, "--json")
+    assert code == 0, err
+    after = json.loads(out)["after"]
+    assert after["controls"]["never learned"]["exposure, top"] == after["summary"]["exposure, top"]
+    assert "never learned" in run(*arguments, "--never-learned", folder)[1]
+    assert "never learned" not in run(*arguments)[1]
+
+
 def test_a_missed_goal_is_exit_code_1(run, folder, secrets, settings, tmp_path):
     arguments = ("evaluate", secrets, "-m", folder, "--k", 20, "--attack", "logit lens")
     code, _, err = run(*arguments, "--require", "efficacy>=0.5")
