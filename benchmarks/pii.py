@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument(
         "--relearning", action="store_true", help="also teach the edited model every second secret again"
     )
+    parser.add_argument("--variant", action="append", choices=SETTINGS, help="only this; may be given several times")
+    parser.add_argument("--attack", action="append", choices=ATTACKS, help="only this; may be given several times")
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
     transformers.logging.disable_progress_bar()
@@ -59,12 +61,13 @@ def main() -> None:
     forget, retain = (known(model, tok, part) for part in (secrets[::2], secrets[1::2]))
     print(f"Known by heart: {len(forget)} secrets to forget, {len(retain)} to retain, of {len(secrets)}.")
     text = ordinary_text(model, tok, arguments)
-    base = AutoModelForCausalLM.from_pretrained(demo_model())
-    attacks = ATTACKS if arguments.relearning else DEFAULT_ATTACKS
+    needed = {"guidance", "merging"} & set(attacks)
+    base = AutoModelForCausalLM.from_pretrained(demo_model()) if needed else None
+    attacks = tuple(arguments.attack or DEFAULT_ATTACKS) + ("relearning",) * arguments.relearning
 
     rows: dict[str, dict[str, object]] = {}
-    for name, settings in SETTINGS.items():
-        hparams = REVSHyperParams.from_hparams(settings)
+    for name in arguments.variant or SETTINGS:
+        hparams = REVSHyperParams.from_hparams(SETTINGS[name])
         hparams.stats_dir = str(folder.parent / "stats")
         requests = [{"prompt": s.prompt, "forget": s.target, "subject": s.subject} for s in forget]
         # Ordinary text is measured once and kept on disk; it is no part of a secret's time.
@@ -90,6 +93,7 @@ def main() -> None:
         rows[name] = figures(model, tok, forget, edits, measured)
         rows[name]["seconds per secret"] = seconds / len(forget)
         rows[name]["edited weights"] = edits.n_changed
+        print(f"{name}: {time.perf_counter() - start:.0f} s with its evaluation", flush=True)
         rows[name]["at the asked place"] = f"{sum(o.reached for o in edits.outcomes)}/{len(edits.outcomes)}"
         edits.undo(model)
     show(rows)

@@ -26,7 +26,7 @@ class ChanceDemoter:
     """Demotes targets to chance.
 
     A key that answers to all contexts of a token at least as much as is asked answers to most of them more. What comes
-    of that is measured on each target's own prompt, and the edit is made anew with other levels.
+    of that is measured in every context, and the edit is made anew with other levels.
 
     Attributes:
         decoder: The model.
@@ -48,31 +48,50 @@ class ChanceDemoter:
         """Demotes every target in all of its contexts, round after round."""
         before = outcomes_before(self.decoder.model, self.targets, 0)
         outcomes = before
-        asked = [target.chance.log_probability for target in self.targets if target.chance is not None]
+        asked = [[_level(target)] * len(target.contexts) for target in self.targets]
         for round_ in range(_ROUNDS if self.targets else 0):
             self.trial.start_over()
             outcomes = self._round(before, asked, f"editing, round {round_ + 1} of {_ROUNDS}")
             levels = self.levels.levels(self.decoder.model)
-            for index, (target, outcome) in enumerate(zip(self.targets, outcomes, strict=True)):
+            for index, (target, measured) in enumerate(zip(self.targets, self._measured(), strict=True)):
                 level = levels[target.secret.index][target.position]
-                outcomes[index] = replace(outcome, asked_probability=math.exp(level))
-                # A probability may vanish in float32.
-                missing = level - math.log(max(outcome.probability_after, 1e-38))
-                step = max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, _CORRECTED * missing))
-                asked[index] = min(asked[index] + step, 0.0)
+                rank, value = measured[0]
+                outcomes[index] = replace(
+                    outcomes[index],
+                    rank_after=rank,
+                    probability_after=math.exp(value),
+                    asked_probability=math.exp(level),
+                )
+                asked[index] = [
+                    min(before_ + _correction(level - value), 0.0)
+                    for before_, (_, value) in zip(asked[index], measured, strict=True)
+                ]
         return outcomes
 
-    def _round(self, before: Sequence[TargetOutcome], asked: Sequence[float], label: str) -> list[TargetOutcome]:
+    def _round(self, before: Sequence[TargetOutcome], asked: Sequence[list[float]], label: str) -> list[TargetOutcome]:
         outcomes = list(before)
         groups = in_groups(list(range(len(self.targets))), self.localization)
         with layers_bar(self.decoder, self.localization, len(groups), label, self.progress) as bar:
             for group in groups:
-                goals = [self.targets[index].asked(asked[index]).goal(0, everywhere=True) for index in group]
+                goals = [self.targets[index].goal_by_levels(asked[index]) for index in group]
                 start = time.perf_counter()
                 edited = self.localization.demote(goals, advance=bar.update)
                 seconds = (time.perf_counter() - start) / len(group)
                 for index, parts in zip(group, edited, strict=True):
                     outcomes[index] = outcomes[index].edited_further(parts, seconds)
-        for index, (rank, probability) in enumerate(measure(self.decoder.model, self.targets)):
-            outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=probability)
         return outcomes
+
+    def _measured(self) -> list[list[tuple[int, float]]]:
+        """Rank and log-probability of every target in all of its contexts."""
+        places = [(context, target.token) for target in self.targets for context in target.contexts]
+        measured = iter(measure(self.decoder.model, places))
+        return [[next(measured) for _ in target.contexts] for target in self.targets]
+
+
+def _level(target: Target) -> float:
+    assert target.chance is not None
+    return target.chance.log_probability
+
+
+def _correction(missing: float) -> float:
+    return max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, _CORRECTED * missing))

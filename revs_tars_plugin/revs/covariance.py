@@ -128,10 +128,10 @@ class _Sweep:
         self._sizes = [len(goal.contexts) for goal in goals]
         goal_of_context = [goal for goal in goals for _ in goal.contexts]
         self._ranks = torch.tensor([goal.rank for goal in goal_of_context])
-        levels = [goal.chance.log_probability if goal.chance else torch.inf for goal in goal_of_context]
+        levels = [level for goal in goals for level in goal.levels or [torch.inf] * len(goal.contexts)]
         self._levels = torch.tensor(levels, dtype=torch.float64)
         # Many contexts ask for one token, whose direction is solved for once.
-        directions = [(goal.token, goal.chance.alternatives if goal.chance else ()) for goal in goal_of_context]
+        directions = [(goal.token, goal.alternatives) for goal in goal_of_context]
         unique = {direction: row for row, direction in enumerate(sorted(set(directions)))}
         self._demotion_of_context = torch.tensor([unique[direction] for direction in directions])
         self._demotions = self._decoder.lens.demotions(

@@ -81,8 +81,9 @@ class Demoter:
                     seconds = (time.perf_counter() - start) / len(group)
                     for index, parts in zip(group, edited, strict=True):
                         outcomes[index] = outcomes[index].edited_further(parts, seconds)
-            for index, (rank, probability) in enumerate(measure(self.decoder.model, self.targets)):
-                outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=probability)
+            measured = measure(self.decoder.model, [(target.context, target.token) for target in self.targets])
+            for index, (rank, value) in enumerate(measured):
+                outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=math.exp(value))
                 missing = outcomes[index].asked_rank - rank
                 if missing > 0:
                     # What the edit does at earlier positions, and rounding, are seen here only: ask for more.
@@ -120,12 +121,14 @@ def outcomes_before(model: nn.Module, targets: Sequence[Target], rank: int) -> l
             asked_rank=rank if target.chance is None else rank_before,
             rank_before=rank_before,
             rank_after=rank_before,
-            probability_before=probability,
-            probability_after=probability,
+            probability_before=math.exp(value),
+            probability_after=math.exp(value),
             layers=0,
             neurons=0,
             seconds=0.0,
             asked_probability=None if target.chance is None else math.exp(target.chance.log_probability),
         )
-        for target, (rank_before, probability) in zip(targets, measure(model, targets), strict=True)
+        for target, (rank_before, value) in zip(
+            targets, measure(model, [(target.context, target.token) for target in targets]), strict=True
+        )
     ]

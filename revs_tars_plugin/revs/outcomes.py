@@ -13,7 +13,6 @@ from torch import nn
 
 from ..model.forward import batches_by_length, maximal, selected_logits
 from ..model.rank_steps import ranks
-from .targets import Target
 
 LOG = logging.getLogger(__name__)
 # How much likelier than asked a token may be: one nat, half of what made-up secrets of one form differ by.
@@ -101,21 +100,25 @@ class TargetOutcome:
 
 
 @torch.no_grad()
-def measure(model: nn.Module, targets: Sequence[Target]) -> list[tuple[int, float]]:
-    """Returns rank and probability of every target as the model itself, with its weights as they stand, has them."""
-    measured: list[tuple[int, float]] = [(0, 0.0)] * len(targets)
-    contexts, places = maximal([target.context for target in targets])
+def measure(model: nn.Module, places: Sequence[tuple[tuple[int, ...], int]]) -> list[tuple[int, float]]:
+    """Returns the rank and the log-probability of tokens as the model itself, with its weights as they stand, has them.
+
+    Args:
+        model: A causal language model.
+        places: Contexts, each with the token behind it.
+    """
+    measured: list[tuple[int, float]] = [(0, 0.0)] * len(places)
+    contexts, holders = maximal([context for context, _ in places])
     for batch in batches_by_length(contexts):
-        rows = {place: row for row, place in enumerate(batch)}
-        chosen = [index for index in range(len(targets)) if places[index] in rows]
-        picks = [(rows[places[index]], len(targets[index].context) - 1) for index in chosen]
-        logits = selected_logits(model, [contexts[place] for place in batch], picks)
-        tokens = torch.tensor([targets[index].token for index in chosen], device=logits.device)
-        target_logits = logits.gather(1, tokens[:, None])[:, 0]
-        probabilities = (target_logits - logits.logsumexp(dim=-1)).exp()
-        both = zip(chosen, ranks(logits, tokens).tolist(), probabilities.tolist(), strict=True)
-        for index, rank, probability in both:
-            measured[index] = (rank, probability)
+        rows = {holder: row for row, holder in enumerate(batch)}
+        chosen = [index for index in range(len(places)) if holders[index] in rows]
+        picks = [(rows[holders[index]], len(places[index][0]) - 1) for index in chosen]
+        logits = selected_logits(model, [contexts[holder] for holder in batch], picks)
+        tokens = torch.tensor([places[index][1] for index in chosen], device=logits.device)
+        values = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        both = zip(chosen, ranks(logits, tokens).tolist(), values.tolist(), strict=True)
+        for index, rank, value in both:
+            measured[index] = (rank, value)
     return measured
 
 

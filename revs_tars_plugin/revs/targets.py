@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -42,32 +42,38 @@ class Target:
         """The tokens in front of it, behind the request's own prompt: here it is measured."""
         return self.secret.context(self.position)
 
-    def asked(self, log_probability: float) -> Target:
-        """Returns the same with another level, nats."""
-        assert self.chance is not None
-        return replace(self, chance=replace(self.chance, log_probability=log_probability))
+    @property
+    def contexts(self) -> tuple[tuple[int, ...], ...]:
+        """Its own context and the others."""
+        return (self.context, *self.elsewhere)
 
     def goal(self, rank: int, *, everywhere: bool) -> Goal:
-        """Returns what is asked of it: in its own context, or everywhere in the others as well."""
-        contexts = (self.context, *(self.elsewhere if everywhere else ()))
-        return Goal(self.token, contexts, rank, self.chance)
+        """Returns a rank as what is asked of it: in its own context, or everywhere in the others as well."""
+        return Goal(self.token, self.contexts if everywhere else (self.context,), rank=rank)
+
+    def goal_by_levels(self, levels: Sequence[float]) -> Goal:
+        """Returns as what is asked of it how likely it may be in each of its contexts, nats."""
+        assert self.chance is not None
+        return Goal(self.token, self.contexts, levels=tuple(levels), alternatives=self.chance.alternatives)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A token that must become less likely.
+    """A token that must become less likely, down to a rank or to levels.
 
     Attributes:
         token: Its id.
         contexts: Token ids of the contexts in which it must, its own first.
-        rank: The rank it must have at least, unless it is asked for chance.
-        chance: How likely it may be, and against what it moves.
+        rank: The rank it must have at least.
+        levels: For each context the log-probability that it may have at most; empty where a rank is asked for.
+        alternatives: Token ids against which it moves.
     """
 
     token: int
     contexts: tuple[tuple[int, ...], ...]
-    rank: int
-    chance: Chance | None = None
+    rank: int = 0
+    levels: tuple[float, ...] = ()
+    alternatives: tuple[int, ...] = ()
 
 
 def choose_targets(model: nn.Module, call: SecretsOfCall, generator: torch.Generator) -> list[Target]:
