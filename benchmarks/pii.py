@@ -61,9 +61,9 @@ def main() -> None:
     forget, retain = (known(model, tok, part) for part in (secrets[::2], secrets[1::2]))
     print(f"Known by heart: {len(forget)} secrets to forget, {len(retain)} to retain, of {len(secrets)}.")
     text = ordinary_text(model, tok, arguments)
+    attacks = tuple(arguments.attack or DEFAULT_ATTACKS) + ("relearning",) * arguments.relearning
     needed = {"guidance", "merging"} & set(attacks)
     base = AutoModelForCausalLM.from_pretrained(demo_model()) if needed else None
-    attacks = tuple(arguments.attack or DEFAULT_ATTACKS) + ("relearning",) * arguments.relearning
 
     rows: dict[str, dict[str, object]] = {}
     for name in arguments.variant or SETTINGS:
