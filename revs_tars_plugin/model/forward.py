@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -151,13 +152,25 @@ def sample(
     latest, cache, drawn = ids, None, []
     with evaluating(model):
         for _ in range(count):
-            output = model(input_ids=latest, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = model(input_ids=latest, use_cache=True, **cache_argument(model, cache))
+            cache = cache_of(output)
             probabilities = (output.logits[:, -1].float() / temperature).softmax(dim=-1).cpu()
             latest = torch.multinomial(probabilities, 1, generator=generator).to(ids.device)
             drawn.append(latest)
             advance()
     return torch.cat(drawn, dim=1) if drawn else ids[:, :0]
+
+
+def cache_argument(model: nn.Module, cache: object) -> dict[str, object]:
+    """Returns a cache by the name under which the model takes one, which transformers 5.24 changed."""
+    takes_new_name = "cache" in inspect.signature(model.forward).parameters
+    return {"cache" if takes_new_name else "past_key_values": cache}
+
+
+def cache_of(output: Any) -> Any:
+    """Returns the keys and values that a model gives, under either name."""
+    cache = getattr(output, "cache", None)
+    return output.past_key_values if cache is None else cache
 
 
 def layer_output(output: Any) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from .forward import batches_by_length, evaluating, maximal, padded, without_head
+from .forward import batches_by_length, cache_argument, cache_of, evaluating, maximal, padded, without_head
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PrefixCache:
         for batch in batches_by_length(prefixes):
             ids, mask = padded(model, [prefixes[index] for index in batch])
             with evaluating(model), without_head(model):
-                cache = model(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+                cache = cache_of(model(input_ids=ids, attention_mask=mask, use_cache=True))
             kept = _keys_and_values(cache, ids.shape)
             if kept is None:
                 return None
@@ -86,8 +86,8 @@ class PrefixCache:
                 input_ids=self.last,
                 attention_mask=mask,
                 position_ids=self.lengths[:, None],
-                past_key_values=cache,
                 use_cache=True,
+                **cache_argument(model, cache),
             )
 
 

@@ -60,6 +60,18 @@ def test_a_setting_may_be_changed_on_the_command_line(run, folder, secrets, sett
     assert (saved["max_tokens"], saved["layers"], saved["seed"]) == (1, [1, 2], 3)
 
 
+def test_a_secret_is_brought_to_chance_by_two_settings(run, folder, secrets, tmp_path):
+    edit = tmp_path / "e.safetensors"
+    changes = ("--set", "aim=chance", "--set", "schedule=support_vectors")
+    code, out, err = run("edit", secrets, "-m", folder, "-o", edit, *changes, "--json")
+    assert code == 0, err
+    saved = EditSet.load(edit).settings
+    assert (saved["aim"], saved["schedule"], saved["localization"]) == ("chance", "support_vectors", "covariance")
+    rows = json.loads(out)["outcomes"]
+    assert rows and all(row["probability asked"] < row["probability before"] for row in rows)
+    assert "probability asked" in run("edit", secrets, "-m", folder, "-o", tmp_path / "f.safetensors", *changes)[1]
+
+
 def test_device_and_dtype_are_the_model_s(run, folder, secrets, settings, tmp_path):
     arguments = ("-m", folder, "-s", settings, "-o", tmp_path / "e.safetensors", "--merged", tmp_path / "half")
     code, _, err = run("edit", secrets, *arguments, "--dtype", "bfloat16", "--device", "cpu")
