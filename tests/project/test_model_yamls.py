@@ -85,7 +85,7 @@ def built():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_there_is_one_for_every_model(method):
-    ours = {"smollm2-135m", "smollm2-135m-covariance"} if method == "REVS" else {"smollm2-135m"}
+    ours = {"smollm2-135m", "smollm2-135m-covariance", "smollm2-135m-chance"} if method == "REVS" else {"smollm2-135m"}
     assert set(stems(method)) == {*MODELS, *ELSEWHERE, *ours}
 
 
