@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+def linear_weights(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
+    """Yields the weight of each linear layer but the head, with the dimension that counts its output channels."""
+    head = model.get_output_embeddings().weight  # type: ignore[operator]
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not head:
+            yield module.weight, 1 if isinstance(module, Conv1D) else 0
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, continuation_logits
-from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun, mean
+from .target_logits import target_logits
+
+_ONLY = ("digits", "letters")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ def kind_of_text(text: str) -> str | None:
     return f"{' ' * space}letters" if bare.isascii() and bare.isalpha() else None
 
 
-@torch.no_grad()
 def form_places(
     model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str], *, only: str = "digits"
 ) -> list[FormPlaces]:
@@ -70,27 +70,33 @@ def form_places(
         targets: The secrets.
         only: "digits" or "letters": the kinds that count.
     """
+    return [places[only] for places in _places(model, tok, prompts, targets)]
+
+
+def _places(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[dict[str, FormPlaces]]:
+    """Reads digits and words off the same passes."""
     kinds = TokenKinds(tok)
-    pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
-    places: dict[int, FormPlaces] = {}
-    for batch in batches_by_length([prompt + target for prompt, target in pairs]):
-        for index, logits in zip(batch, continuation_logits(model, [pairs[index] for index in batch]), strict=True):
-            first, last = [], []
-            for row, token in zip(logits, pairs[index][1], strict=True):
-                kind = kinds.of(token)
-                if kind is not None and only in kind:
-                    own, all_of_kind = row[token], row[torch.tensor(kinds.members(kind), device=row.device)]
-                    first.append(not bool((all_of_kind > own).any()))
-                    last.append(not bool((all_of_kind < own).any()))
-            places[index] = FormPlaces(tuple(first), tuple(last))
-    return [places[index] for index in range(len(pairs))]
+    places = {}
+    for index, target, logits in target_logits(model, tok, prompts, targets):
+        ends: dict[str, list[tuple[bool, bool]]] = {only: [] for only in _ONLY}
+        for row, token in zip(logits, target, strict=True):
+            kind = kinds.of(token)
+            if kind is not None:
+                own, all_of_kind = row[token], row[torch.tensor(kinds.members(kind), device=row.device)]
+                first, last = not bool((all_of_kind > own).any()), not bool((all_of_kind < own).any())
+                ends[next(only for only in _ONLY if only in kind)].append((first, last))
+        places[index] = {
+            only: FormPlaces(tuple(first for first, _ in found), tuple(last for _, last in found))
+            for only, found in ends.items()
+        }
+    return [places[index] for index in range(len(targets))]
 
 
 def measure_form(run: EvaluationRun) -> None:
     """Looks at all digits, and at all words, of the secrets."""
-    for only in ("digits", "letters"):
-        places = form_places(run.model, run.tok, run.asked(run.prompts), run.targets, only=only)
-        with_kind = [place for place in places if place.first]
+    all_places = _places(run.model, run.tok, run.asked(run.prompts), run.targets)
+    for only in _ONLY:
+        with_kind = [places[only] for places in all_places if places[only].first]
         if not with_kind:
             continue
         run.summary[f"{only}, first of their kind"] = mean([first for place in with_kind for first in place.first])

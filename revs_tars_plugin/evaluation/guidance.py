@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, continuation_logits
-from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun
+from .target_logits import share_in_a_row, target_logits
 
 
-@torch.no_grad()
 def guided_shares(
     model: nn.Module,
     other: nn.Module,
@@ -38,17 +35,12 @@ def guided_shares(
         targets: The secrets.
         weight: What the difference is multiplied by.
     """
-    pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
-    shares: dict[int, float] = {}
-    for batch in batches_by_length([prompt + target for prompt, target in pairs]):
-        chosen = [pairs[index] for index in batch]
-        both = zip(batch, continuation_logits(model, chosen), continuation_logits(other, chosen), strict=True)
-        for index, own, others in both:
-            target = pairs[index][1]
-            best = (own + weight * (own - others.to(own.device))).argmax(dim=-1).tolist()
-            right = next((place for place, token in enumerate(target) if best[place] != token), len(target))
-            shares[index] = right / len(target)
-    return [shares[index] for index in range(len(pairs))]
+    shares = {}
+    both = zip(*(target_logits(each, tok, prompts, targets) for each in (model, other)), strict=True)
+    for (index, target, own), (_, _, others) in both:
+        guided = own + weight * (own - others.to(own.device))
+        shares[index] = share_in_a_row(guided.argmax(dim=-1).tolist(), target)
+    return [shares[index] for index in range(len(targets))]
 
 
 def measure_guided(run: EvaluationRun) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, continuation_logits
-from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun
+from .target_logits import share_in_a_row, target_logits
 
 
-@torch.no_grad()
 def inverse_shares(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[float]:
     """Returns for each secret the share of its tokens, from the first on, that the least likely token gives in a row.
 
@@ -26,15 +23,11 @@ def inverse_shares(model: nn.Module, tok: Any, prompts: Sequence[str], targets: 
         prompts: One prompt a secret.
         targets: The secrets.
     """
-    pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
-    shares: dict[int, float] = {}
-    for batch in batches_by_length([prompt + target for prompt, target in pairs]):
-        for index, logits in zip(batch, continuation_logits(model, [pairs[index] for index in batch]), strict=True):
-            target = pairs[index][1]
-            least = logits.argmin(dim=-1).tolist()
-            right = next((place for place, token in enumerate(target) if least[place] != token), len(target))
-            shares[index] = right / len(target)
-    return [shares[index] for index in range(len(pairs))]
+    shares = {
+        index: share_in_a_row(logits.argmin(dim=-1).tolist(), target)
+        for index, target, logits in target_logits(model, tok, prompts, targets)
+    }
+    return [shares[index] for index in range(len(targets))]
 
 
 def measure_inverse(run: EvaluationRun) -> None:

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, continuation_logits
-from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun, mean
+from .target_logits import target_logits
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,6 @@ class Recall:
     extraction_strength: float
 
 
-@torch.no_grad()
 def recall(
     model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str], batch_size: int = 32
 ) -> list[Recall]:
@@ -43,16 +40,13 @@ def recall(
         targets: The secrets.
         batch_size: The most sequences of a pass.
     """
-    pairs = [tokenise_in_context(tok, prompt, target) for prompt, target in zip(prompts, targets, strict=True)]
-    recalls: dict[int, Recall] = {}
-    for batch in batches_by_length([prompt + target for prompt, target in pairs], most=batch_size):
-        for index, logits in zip(batch, continuation_logits(model, [pairs[index] for index in batch]), strict=True):
-            target = pairs[index][1]
-            right = [guess == token for guess, token in zip(logits.argmax(dim=-1).tolist(), target, strict=True)]
-            wrong = [position for position, good in enumerate(right) if not good]
-            needed = wrong[-1] + 1 if wrong else 0
-            recalls[index] = Recall(sum(right) / len(target), 1 - needed / len(target))
-    return [recalls[index] for index in range(len(pairs))]
+    recalls = {}
+    for index, target, logits in target_logits(model, tok, prompts, targets, batch_size):
+        right = [guess == token for guess, token in zip(logits.argmax(dim=-1).tolist(), target, strict=True)]
+        wrong = [position for position, good in enumerate(right) if not good]
+        needed = wrong[-1] + 1 if wrong else 0
+        recalls[index] = Recall(sum(right) / len(target), 1 - needed / len(target))
+    return [recalls[index] for index in range(len(targets))]
 
 
 def measure_recall(run: EvaluationRun) -> None:

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
-from .changed_weights import replaced_weights
+from .changed_weights import linear_weights, replaced_weights
 from .run import EvaluationRun
 
 _SHARES = (0.1, 0.2, 0.3)
@@ -29,7 +28,6 @@ def pruned(model: nn.Module, share: float) -> Iterator[None]:
     """
     if not 0 <= share < 1:
         raise InputError(f"share is {share}; it must be at least 0 and below 1.")
-    head = model.get_output_embeddings().weight  # type: ignore[operator]
 
     def pruned_weight(weight: torch.Tensor) -> torch.Tensor:
         count = int(share * weight.numel())
@@ -38,12 +36,7 @@ def pruned(model: nn.Module, share: float) -> Iterator[None]:
         sizes = weight.abs().float().flatten()
         return torch.where(sizes.reshape(weight.shape) <= sizes.kthvalue(count).values, 0.0, weight).to(weight.dtype)
 
-    changed = (
-        (module.weight, pruned_weight)
-        for module in model.modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not head
-    )
-    with replaced_weights(changed):
+    with replaced_weights((weight, pruned_weight) for weight, _ in linear_weights(model)):
         yield
 
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
-from .changed_weights import replaced_weights
+from .changed_weights import linear_weights, replaced_weights
 from .run import EvaluationRun
 
 # The levels of NF4: means of sixteen quantiles of a normal distribution, 0 among them, between -1 and 1.
@@ -87,7 +86,6 @@ def quantized(model: nn.Module, bits: int, *, normal_float: bool = False) -> Ite
         bits: Width of the simulated integers, 2 to 8.
         normal_float: Round to NF4 instead, the format of most 4-bit checkpoints.
     """
-    head = model.get_output_embeddings().weight  # type: ignore[operator]
     if normal_float and bits != 4:
         raise InputError(f"bits is {bits}; NF4 has 4.")
 
@@ -96,12 +94,7 @@ def quantized(model: nn.Module, bits: int, *, normal_float: bool = False) -> Ite
             return lambda weight: rounded_to_normal_float(weight, channel_dim=channel_dim)
         return lambda weight: rounded(weight, bits, channel_dim)
 
-    changes = (
-        (module.weight, rounding(1 if isinstance(module, Conv1D) else 0))
-        for module in model.modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module.weight is not head
-    )
-    with replaced_weights(changes):
+    with replaced_weights((weight, rounding(channel_dim)) for weight, channel_dim in linear_weights(model)):
         yield
 
 

@@ -45,21 +45,19 @@ class ChanceLevels:
     def __init__(self, call: SecretsOfCall) -> None:
         """Makes them up."""
         made_up = MadeUp(f"chance {call.hparams.seed}")
-        self._texts: list[_Text] = []
+        self._own: dict[int, _Text] = {}
+        self._others: dict[int, list[_Text]] = {}
         for secret in call.secrets:
-            self._texts.append(_Text(secret.index, secret.prompt_ids, secret.target_ids, call.tok))
-            for text in made_up.several_like(secret.target, _REFERENCES):
-                _, ids = tokenise_in_context(call.tok, call.asked(secret.prompt), text)
-                self._texts.append(_Text(secret.index, secret.prompt_ids, ids, call.tok))
-        places = {text.secret: place for place, text in reversed(list(enumerate(self._texts)))}
-        self._own = {index: self._texts[place] for index, place in places.items()}
-        others = [text for text in self._texts if text is not self._own[text.secret]]
-        self._of_kind: dict[str, tuple[int, ...]] = {}
-        for kind in {kind for text in others for kind in text.kinds if not kind.startswith('"')}:
-            tokens = [
-                token for text in others for token, other in zip(text.ids, text.kinds, strict=True) if other == kind
-            ]
-            self._of_kind[kind] = tuple(tokens)
+            self._own[secret.index] = _Text(secret.prompt_ids, secret.target_ids, call.tok)
+            made = made_up.several_like(secret.target, _REFERENCES)
+            ids = [tokenise_in_context(call.tok, call.asked(secret.prompt), text)[1] for text in made]
+            self._others[secret.index] = [_Text(secret.prompt_ids, each, call.tok) for each in ids]
+        others = [text for texts in self._others.values() for text in texts]
+        of_kind: dict[str, list[int]] = {}
+        for text in others:
+            for kind, token in zip(text.kinds, text.ids, strict=True):
+                of_kind.setdefault(kind, []).append(token)
+        self._of_kind = {kind: tuple(tokens) for kind, tokens in of_kind.items() if not kind.startswith('"')}
 
     def chances(self, model: nn.Module) -> dict[int, dict[int, Chance]]:
         """Returns for each secret's index, by position, what is asked of the tokens that are likelier than chance.
@@ -68,10 +66,11 @@ class ChanceLevels:
             model: A causal language model.
         """
         values = self._read(model)
+        levels = self._levels(values)
         return {
             index: {
                 position: Chance(level, self._of_kind.get(text.kinds[position], ()))
-                for position, level in self._levels(index, values).items()
+                for position, level in levels[index].items()
                 if values[text][position] > level + _WORTH_MOVING
             }
             for index, text in self._own.items()
@@ -82,29 +81,24 @@ class ChanceLevels:
 
         What moves off one token goes to others, so an edit raises what made-up secrets get in its place.
         """
-        values = self._read(model)
-        return {index: self._levels(index, values) for index in self._own}
+        return self._levels(self._read(model))
 
-    def _levels(self, index: int, values: Mapping[_Text, Sequence[float]]) -> dict[int, float]:
+    def _levels(self, values: Mapping[_Text, Sequence[float]]) -> dict[int, dict[int, float]]:
         """The mean of what made-up secrets get: means add up to that of whole secrets, as medians would not."""
-        own = self._own[index]
-        others = {text: read for text, read in values.items() if text is not self._own[text.secret]}
+        everywhere = _means([text for texts in self._others.values() for text in texts], values)
         levels = {}
-        for position, kind in enumerate(own.kinds):
-            here = [
-                value for text, read in others.items() if text.secret == index for value in text.of_kind(kind, read)
-            ]
-            here = here or [value for text, read in others.items() for value in text.of_kind(kind, read)]
-            if here:
-                levels[position] = math.fsum(here) / len(here)
+        for index, own in self._own.items():
+            means = {**everywhere, **_means(self._others[index], values)}
+            levels[index] = {position: means[kind] for position, kind in enumerate(own.kinds) if kind in means}
         return levels
 
     @torch.no_grad()
     def _read(self, model: nn.Module) -> dict[_Text, tuple[float, ...]]:
         """The log-probability of every token of every text."""
+        every = [text for index, own in self._own.items() for text in (own, *self._others[index])]
         read = {}
-        for batch in batches_by_length([text.prompt_ids + text.ids for text in self._texts]):
-            texts = [self._texts[index] for index in batch]
+        for batch in batches_by_length([text.prompt_ids + text.ids for text in every]):
+            texts = [every[index] for index in batch]
             all_logits = continuation_logits(model, [(text.prompt_ids, text.ids) for text in texts])
             for text, logits in zip(texts, all_logits, strict=True):
                 own = logits.gather(1, torch.tensor(text.ids, device=logits.device)[:, None])[:, 0]
@@ -115,13 +109,17 @@ class ChanceLevels:
 class _Text:
     """One text behind a secret's prompt, token by token."""
 
-    def __init__(self, secret: int, prompt_ids: tuple[int, ...], ids: tuple[int, ...], tok: Any) -> None:
-        self.secret, self.prompt_ids, self.ids = secret, prompt_ids, ids
-        self.kinds = kinds_of(tok, ids)
+    def __init__(self, prompt_ids: tuple[int, ...], ids: tuple[int, ...], tok: Any) -> None:
+        self.prompt_ids, self.ids, self.kinds = prompt_ids, ids, kinds_of(tok, ids)
 
-    def of_kind(self, kind: str, values: Sequence[float]) -> list[float]:
-        """The values of its tokens of a kind."""
-        return [value for other, value in zip(self.kinds, values, strict=True) if other == kind]
+
+def _means(texts: Sequence[_Text], values: Mapping[_Text, Sequence[float]]) -> dict[str, float]:
+    """The mean value of the tokens of each kind."""
+    of_kind: dict[str, list[float]] = {}
+    for text in texts:
+        for kind, value in zip(text.kinds, values[text], strict=True):
+            of_kind.setdefault(kind, []).append(value)
+    return {kind: math.fsum(found) / len(found) for kind, found in of_kind.items()}
 
 
 _DIGITS, _FIRST, _FURTHER = "digits", "first piece of a word", "further piece of a word"
