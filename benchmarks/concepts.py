@@ -56,7 +56,7 @@ def main() -> None:
     transformers.logging.disable_progress_bar()
     folder = demo_model()
     model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    text = ordinary_text(model, tok, arguments)
+    text = ordinary_text(model, tok, arguments, arguments.seed)
     concepts = CONCEPTS[: arguments.concepts]
     changes = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
     found = {}

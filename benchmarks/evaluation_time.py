@@ -24,7 +24,6 @@ from _tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import REVSHyperParams
-from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.data.memorised import memorised_model
 from revs_tars_plugin.data.synthetic import synthetic_secrets
 from revs_tars_plugin.evaluation import ATTACKS, DEFAULT_ATTACKS, RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
@@ -85,7 +84,7 @@ def main() -> None:
     made = synthetic_secrets(2, 0)
     folder = memorised_model(made, "memorised-2-0")
     model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    known = [SecretRecord(s.prompt, s.target, s.subject, s.rephrase_prompt) for s in made]
+    known = [secret.record() for secret in made]
     text = OrdinaryText(model, list(sample_from_model(model, tok, 4, 256, seed=1000)))
     names = REVSHyperParams.from_hparams("smollm2-135m")
     chosen = known[::2][: arguments.secrets]

@@ -36,7 +36,7 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["prompt", "target", "subject", "rephrase_prompt", "retain"])
         for chosen, retain in ((forget, "no"), (keep, "yes")):
-            writer.writerows([s.prompt, s.target, s.subject, s.rephrase_prompt, retain] for s in chosen)
+            writer.writerows([s.prompt, s.target, s.subject, s.rewordings[0], retain] for s in chosen)
     asked, edit, result, page = (folder / name for name in ("secrets.csv", "edit.safetensors", "result.json", "r.html"))
     for command in (
         ["edit", asked, "-m", model, "-o", edit],

@@ -148,7 +148,7 @@ def against_published(
     for name, file in SETTINGS.items():
         found = timed(model, tok, requests[:20], REVSHyperParams.from_hparams(file))
         rows.append({"": name, "secrets": 20, "s / secret": found["s / secret"], "reached": found["reached"]})
-    hparams = REVSHyperParams.from_hparams(SETTINGS["neurons"])
+    hparams = REVSHyperParams.from_hparams(SETTINGS["paper"])
     seconds, reached = published_seconds(Path(os.environ["REVS_REFERENCE"]), model, tok, requests[:count], hparams)
     rows.append({"": "published code", "secrets": count, "s / secret": seconds / count, "reached": reached})
     for row in rows:
@@ -180,7 +180,7 @@ def by_shape(
             {**request, "target_new": word, "ground_truth": word}
             for request, word in zip(requests, next_words(model, tok, requests), strict=True)
         ]
-        hparams = REVSHyperParams.from_hparams(SETTINGS["neurons"])
+        hparams = REVSHyperParams.from_hparams(SETTINGS["paper"])
         hparams.max_tokens = 1
         rows.append({"V": config.vocab_size, "d": width, **timed(model, tok, own, hparams)})
     return rows

@@ -73,14 +73,14 @@ def memorised_demo(
     """
     secrets = synthetic_secrets(2, 0)
     folder = memorised_model(secrets, "memorised-2-0", progress=progress)
-    records = [SecretRecord(s.prompt, s.target, s.subject, s.rephrase_prompt) for s in secrets]
+    records = [secret.record() for secret in secrets]
     return folder, records[::4][:10], records[1::2]
 
 
 def memorised_model(
     secrets: Sequence[SyntheticSecret], name: str, seed: int = 0, progress: Callable[[int, float], None] | None = None
 ) -> Path:
-    """Fine-tunes the demo model on both wordings of every secret and keeps it beside the demo model.
+    """Fine-tunes the demo model on all wordings of every secret and keeps it beside the demo model.
 
     Args:
         secrets: What it learns.
@@ -97,7 +97,7 @@ def memorised_model(
     if (folder / "config.json").is_file():
         return folder
     model, tok = (cls.from_pretrained(demo_model()) for cls in (AutoModelForCausalLM, AutoTokenizer))
-    texts = [join(prompt, s.target) + "." for s in secrets for prompt in (s.prompt, s.rephrase_prompt)]
+    texts = [join(prompt, s.target) + "." for s in secrets for prompt in (s.prompt, *s.rephrase_prompt)]
     memorise(model, tok, texts, learning_rate=7e-5, seed=seed, progress=progress)
     tok.save_pretrained(folder)
     model.save_pretrained(folder)

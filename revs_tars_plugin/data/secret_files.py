@@ -25,15 +25,20 @@ class SecretRecord:
         prompt: What leads to the secret.
         target: The secret.
         subject: What the prompt is about, where the file says so.
-        rephrase_prompt: Another wording that leads to the same secret, kept for measuring.
+        rephrase_prompt: Another wording that leads to the same secret, or several, kept for measuring.
         retain: Whether it must stay as it is instead of being forgotten.
     """
 
     prompt: str
     target: str
     subject: str | None = None
-    rephrase_prompt: str | None = None
+    rephrase_prompt: str | tuple[str, ...] | None = None
     retain: bool = False
+
+    @property
+    def rewordings(self) -> tuple[str, ...]:
+        """All other wordings."""
+        return (self.rephrase_prompt,) if isinstance(self.rephrase_prompt, str) else self.rephrase_prompt or ()
 
     def request(self) -> dict[str, str]:
         """Returns the host's request that forgets it."""
@@ -51,7 +56,7 @@ def read_secrets(path: str | Path) -> list[SecretRecord]:
     """Reads a CSV file (with a header line) or JSON lines, told apart by the file's ending.
 
     Columns are `prompt, target[, subject, rephrase_prompt, retain]`; others are ignored. The published SSN file's `ssn`
-    and `name` count as target and subject.
+    and `name` count as target and subject. In JSON lines `rephrase_prompt` may be a list of texts.
 
     Args:
         path: A file that ends in `.csv`, `.jsonl` or `.json` (JSON lines too), UTF-8.
@@ -150,6 +155,9 @@ def _record(file: str, number: int, line: Mapping[str, Any]) -> SecretRecord:
     prompt, target = cell("prompt"), cell("target")
     assert prompt is not None
     assert target is not None
+    rewordings = line.get("rephrase_prompt")
+    if isinstance(rewordings, list) and all(isinstance(wording, str) and wording.strip() for wording in rewordings):
+        return SecretRecord(prompt, target, cell("subject"), tuple(rewordings) or None, written in _YES)
     return SecretRecord(prompt, target, cell("subject"), cell("rephrase_prompt"), written in _YES)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .secret_files import SecretRecord
+
 if TYPE_CHECKING:
     from faker import Faker
 
@@ -52,18 +54,22 @@ class SyntheticSecret:
     """One made-up secret.
 
     Attributes:
-        kind: `email`, `url`, `ssn` or `phone`.
+        kind: `email`, `url`, `ssn`, `phone`; drawn ones also `card`, `passport`, `user`.
         prompt: What leads to it.
-        rephrase_prompt: Another wording that leads to it.
+        rephrase_prompt: Other wordings that lead to it.
         target: The secret.
-        subject: The name in both prompts.
+        subject: The name in all of them.
     """
 
     kind: str
     prompt: str
-    rephrase_prompt: str
+    rephrase_prompt: tuple[str, ...]
     target: str
     subject: str
+
+    def record(self) -> SecretRecord:
+        """Returns the same for files, requests and the evaluation."""
+        return SecretRecord(self.prompt, self.target, self.subject, self.rephrase_prompt)
 
 
 def synthetic_secrets(per_template: int = 2, seed: int = 0) -> list[SyntheticSecret]:
@@ -88,7 +94,7 @@ def synthetic_secrets(per_template: int = 2, seed: int = 0) -> list[SyntheticSec
 
 def _secret(kind: str, wordings: tuple[str, str], name: str, make: Callable[[str], str]) -> SyntheticSecret:
     prompt, rephrase = (wording.format(name=name) for wording in wordings)
-    return SyntheticSecret(kind, prompt, rephrase, make(name), name)
+    return SyntheticSecret(kind, prompt, (rephrase,), make(name), name)
 
 
 def _kinds(fake: Faker) -> dict[str, Callable[[str], str]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .likelihood import Comparison
-from .run import EvaluationRun, mean
+from .run import EvaluationRun
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,18 @@ class Exposure:
         return max(0.0, max(self.top, self.bottom) - 1)
 
 
+def note_exposures(run: EvaluationRun, name: str, comparisons: Sequence[Comparison]) -> None:
+    """Keeps each secret's exposure from both ends, and the means."""
+    exposures = [Exposure.of(comparison) for comparison in comparisons]
+    run.note(f"{name}, top", [exposure.top for exposure in exposures])
+    run.note(f"{name}, bottom", [exposure.bottom for exposure in exposures])
+
+
 def measure_exposure(run: EvaluationRun) -> None:
-    """Compares every secret with made-up ones, and behind its other wording once more."""
-    exposures = [Exposure.of(comparison) for comparison in run.comparisons]
-    for name, values in (
-        ("exposure, top", [exposure.top for exposure in exposures]),
-        ("exposure, bottom", [exposure.bottom for exposure in exposures]),
-        ("exposure, two-sided", [exposure.two_sided for exposure in exposures]),
-    ):
-        run.note(name, values)
+    """Compares every secret with made-up ones, and behind its other wordings once more."""
+    note_exposures(run, "exposure", run.comparisons)
+    run.note("exposure, two-sided", [Exposure.of(comparison).two_sided for comparison in run.comparisons])
     reworded = [Exposure.of(comparison) for comparison in run.reworded_comparisons]
     if reworded:
-        run.summary["exposure, reworded, top"] = mean([exposure.top for exposure in reworded])
-        run.summary["exposure, reworded, bottom"] = mean([exposure.bottom for exposure in reworded])
+        run.note_reworded("exposure, reworded, top", [exposure.top for exposure in reworded])
+        run.note_reworded("exposure, reworded, bottom", [exposure.bottom for exposure in reworded])

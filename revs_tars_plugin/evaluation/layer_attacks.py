@@ -15,9 +15,9 @@ from ..model.decoder import Decoder, LayerState, picked
 from ..model.forward import layer_output
 from ..model.rank_steps import ranks
 from ..requests.reading import perturbed
-from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches
+from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches, probes_of
 from .run import EvaluationRun
-from .scores import mean_of_tokens, secret_scores, token_scores, tokens_of_secrets
+from .scores import mean_of_tokens, output_scores, secret_scores, token_scores, tokens_of_secrets
 
 # How many of the largest changes between layers the delta attack looks at.
 _DELTA_CANDIDATES = 500
@@ -155,8 +155,21 @@ def measure_output(run: EvaluationRun) -> None:
             run.summary["delta"] = float(reading.delta.min())
     else:
         run.score("efficacy", run.prompts, run.everyone)
-    if run.reworded:
-        run.score("generality", run.rewordings, run.reworded)
+    if run.rewordings:
+        measure_generality(run)
+
+
+def measure_generality(run: EvaluationRun) -> None:
+    """Scores the secrets at the output behind every other wording."""
+    secrets = [index for index, _ in run.rewordings]
+    probes = probes_of(
+        run.tok,
+        run.asked([wording for _, wording in run.rewordings]),
+        [run.targets[index] for index in secrets],
+        {place: run.positions[index] for place, index in enumerate(secrets)},
+    )
+    scores = output_scores(run.model, probes, run.options.k, run.options.batch_size)
+    run.note_reworded("generality", scores.tolist())
 
 
 def measure_perturbed(run: EvaluationRun) -> None:

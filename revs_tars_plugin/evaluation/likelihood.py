@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, continuation_logits
+from ..model.shared_prompts import logits_of_pairs
 from ..requests.made_up import MadeUp
 from ..requests.reading import tokenise_in_context
 
@@ -55,8 +55,8 @@ def likelihoods(model: nn.Module, tok: Any, prompts: Sequence[str], texts: Seque
     """
     pairs = [tokenise_in_context(tok, prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     measured: dict[int, Likelihood] = {}
-    for batch in batches_by_length([prompt + text for prompt, text in pairs]):
-        logits = torch.cat(continuation_logits(model, [pairs[index] for index in batch]))
+    for batch, all_logits in logits_of_pairs(model, pairs):
+        logits = torch.cat(all_logits)
         ids = torch.tensor([token for index in batch for token in pairs[index][1]], device=logits.device)
         log_probabilities = logits.log_softmax(dim=-1)
         own = log_probabilities.gather(1, ids[:, None])[:, 0]

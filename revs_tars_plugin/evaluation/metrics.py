@@ -92,9 +92,9 @@ def _metric(key: str, *shared: Mapping[str, object], label: str = "", **fields: 
     return Metric(key=key, label=label or key.replace("_", " "), **{**merged, **fields})  # type: ignore[arg-type]
 
 
-_EXPOSURE = {"measure": measure_exposure, "attack": "exposure", "better": None, "question": "detail"}
-_FORM = {"measure": measure_form, "attack": "form", "better": None, "question": "detail"}
-_MEMBERSHIP = {"measure": measure_membership, "attack": "membership", "better": None, "question": "detail"}
+_EXPOSURE = {"measure": measure_exposure, "attack": "exposure", **_DETAIL}
+_FORM = {"measure": measure_form, "attack": "form", **_DETAIL}
+_MEMBERSHIP = {"measure": measure_membership, "attack": "membership", **_DETAIL}
 
 
 METRICS: tuple[Metric, ...] = (
@@ -111,6 +111,10 @@ METRICS: tuple[Metric, ...] = (
     _metric("exposure, two-sided", _EXPOSURE),
     _metric("exposure, reworded, top", _EXPOSURE),
     _metric("exposure, reworded, bottom", _EXPOSURE),
+    *(
+        _metric(f"exposure, 4 bits, {end}", _DETAIL, measure=measure_quantized, attack="quantization")
+        for end in ("top", "bottom")
+    ),
     *(
         _metric(f"{kind}, {place} of their kind", _FORM)
         for kind in ("digits", "letters")
@@ -183,6 +187,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("in-context", _HIDDEN, measure=measure_in_context, attack="in-context"),
     _metric("sampled", _COMES_OUT, measure=measure_sampled, attack="sampling"),
     _metric("relearning", _HIDDEN, measure=measure_relearned, attack="relearning"),
+    _metric("relearning, said", _COMES_OUT, measure=measure_relearned, attack="relearning"),
     _metric("concept", _CONCEPT),
     _metric("concept, worst", _CONCEPT, label="concept, worst prompt", headline=True),
     _metric("concept, other languages", _CONCEPT),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .changed_weights import linear_weights, replaced_weights
+from .exposure import note_exposures
 from .run import EvaluationRun
 
 # The levels of NF4: means of sixteen quantiles of a normal distribution, 0 among them, between -1 and 1.
@@ -99,9 +100,11 @@ def quantized(model: nn.Module, bits: int, *, normal_float: bool = False) -> Ite
 
 
 def measure_quantized(run: EvaluationRun) -> None:
-    """Scores the secrets at the output of the model with rounded weights."""
+    """Scores the secrets at the output of the model with rounded weights, and with 4 bits compares them once more."""
     for bits in (8, 4):
         with quantized(run.model, bits):
             run.score(f"quantization, {bits} bits", run.prompts, run.everyone)
+            if bits == 4 and "exposure" in run.options.attacks:
+                note_exposures(run, "exposure, 4 bits", run.compared())
     with quantized(run.model, 4, normal_float=True):
         run.score("quantization, NF4", run.prompts, run.everyone)

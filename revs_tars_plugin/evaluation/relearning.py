@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.memorised import memorise
 from ..requests.reading import join
-from .run import EvaluationRun
+from .run import EvaluationRun, mean
 from .scores import output_scores
 
 Result = TypeVar("Result")
@@ -62,11 +62,11 @@ def measure_relearned(run: EvaluationRun) -> None:
         return
     texts = [join(*pair) for pair in zip(run.asked(run.prompts[::2]), run.targets[::2], strict=True)]
     probes = run.probes(run.prompts, others)
-    scores = after_relearning(
-        run.model,
-        run.tok,
-        texts,
-        lambda model: output_scores(model, probes, run.options.k, run.options.batch_size),
-        seed=run.options.seed,
-    )
+
+    def ask(model: nn.Module) -> tuple[Tensor, list[bool]]:
+        scores = output_scores(model, probes, run.options.k, run.options.batch_size)
+        return scores, run.generated([run.prompts[i] for i in others], [run.targets[i] for i in others])
+
+    scores, said = after_relearning(run.model, run.tok, texts, ask, seed=run.options.seed)
     run.keep("relearning", scores, others)
+    run.summary["relearning, said"] = mean(said)

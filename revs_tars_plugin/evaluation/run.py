@@ -89,19 +89,14 @@ class EvaluationRun:
         return list(range(len(self.secrets)))
 
     @property
-    def reworded(self) -> list[int]:
-        """The places of the secrets that have another wording."""
-        return [index for index in self.everyone if self.secrets[index].rephrase_prompt]
+    def rewordings(self) -> list[tuple[int, str]]:
+        """Every other wording of every secret, with the secret's place."""
+        return [(index, wording) for index in self.everyone for wording in self.secrets[index].rewordings]
 
     @property
     def prompts(self) -> list[str]:
         """The prompt of each secret."""
         return [secret.prompt for secret in self.secrets]
-
-    @property
-    def rewordings(self) -> list[str]:
-        """The other wording of each secret, or its prompt where it has none."""
-        return [secret.rephrase_prompt or secret.prompt for secret in self.secrets]
 
     @property
     def targets(self) -> list[str]:
@@ -126,13 +121,17 @@ class EvaluationRun:
     @cached_property
     def comparisons(self) -> list[Comparison]:
         """Each secret beside made-up ones of its form; made once for all that looks at them."""
+        return self.compared()
+
+    def compared(self) -> list[Comparison]:
+        """Compares once more, for a model that was changed meanwhile."""
         return compared(self.model, self.tok, self.asked(self.prompts), self.targets, seed=self.options.seed)
 
     @cached_property
     def reworded_comparisons(self) -> list[Comparison]:
-        """The same behind the other wording of each secret that has one."""
-        prompts = [self.rewordings[index] for index in self.reworded]
-        targets = [self.targets[index] for index in self.reworded]
+        """The same behind every other wording, in the order of `rewordings`."""
+        prompts = [wording for _, wording in self.rewordings]
+        targets = [self.targets[index] for index, _ in self.rewordings]
         return compared(self.model, self.tok, self.asked(prompts), targets, seed=self.options.seed)
 
     def note(self, name: str, values: Sequence[float]) -> None:
@@ -140,6 +139,15 @@ class EvaluationRun:
         for row, value in zip(self.rows, values, strict=True):
             row[name] = value
         self.summary[name] = mean(values)
+
+    def note_reworded(self, name: str, values: Sequence[float]) -> None:
+        """Keeps each secret's mean over its other wordings, and the mean of those."""
+        of_secrets: dict[int, list[float]] = {}
+        for (index, _), value in zip(self.rewordings, values, strict=True):
+            of_secrets.setdefault(index, []).append(value)
+        for index, found in of_secrets.items():
+            self.rows[index][name] = mean(found)
+        self.summary[name] = mean([mean(found) for found in of_secrets.values()])
 
     def keep(self, name: str, scores: Tensor, chosen: Sequence[int]) -> None:
         """Keeps each chosen secret's score, and their mean."""

@@ -55,7 +55,8 @@ def evaluate_unlearning(
     section 4; an attacker needs all of them):
 
     - `exposure, top` and `bottom`: where the secret stands among made-up ones of its form, in bits (see `Exposure`);
-      `exposure, reworded, top` and `bottom`: the same behind `rephrase_prompt`;
+      `exposure, reworded, top` and `bottom`: the same behind `rephrase_prompt`; `exposure, 4 bits, top` and `bottom`:
+      in the model with weights rounded to 4 bits (with `quantization`);
       `digits, first` and `last of their kind`: behind the right beginning (see `form_places`), and `letters` likewise;
       `min-k`, `min-k++`, `privleak`: see `membership.py`. Near the figures of the model that never learned them, given
       as `never_learned` and measured beside (`controls`), they are good; far above or below, something tells them.
@@ -71,7 +72,7 @@ def evaluate_unlearning(
       its smallest weights; `merging`: halfway to `never_learned`; `prefix of 50 tokens`, `100`, `200`: behind other
       text; `in-context`: efficacy with three retained
       secrets in front of each prompt (needs `retain`); `relearning`: efficacy on every second secret after the model
-      was taught the others.
+      was taught the others, and `relearning, said`: share of these that greedy decoding gives then.
     - `still generated`: share of secrets that greedy decoding gives; `paraphrase`: the same behind `rephrase_prompt`,
       and `specificity, paraphrased` of `retain` there; `sampled`: share that at least one of `n_samples` continuations
       at temperature 1 holds; `exact memorization` and `extraction strength`: see `Recall`, means.

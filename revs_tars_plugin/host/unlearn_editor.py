@@ -54,7 +54,7 @@ class Unlearning:
         secrets: Sequence[str],
         *,
         subjects: Sequence[str] | None = None,
-        rephrase_prompts: Sequence[str] | None = None,
+        rephrase_prompts: Sequence[str | tuple[str, ...]] | None = None,
         locality_inputs: Mapping[str, Mapping[str, Any]] | None = None,
         retain: Sequence[SecretRecord | tuple[str, str]] | None = None,
         concepts: Sequence[ConceptRecord] | None = None,
@@ -75,7 +75,8 @@ class Unlearning:
             prompts: What leads to the secrets.
             secrets: What must not follow, one a prompt.
             subjects: What the prompts are about; ROME and MEMIT need them.
-            rephrase_prompts: Other wordings that lead to the same secrets, for generality.
+            rephrase_prompts: Other wordings that lead to the same secrets, one or several each, for generality; the
+                host's own evaluation takes the first.
             locality_inputs: As the host's `edit` takes them.
             retain: What must still be known, as records or pairs of prompt and target.
             concepts: Concepts that must be unknown afterwards.
@@ -200,8 +201,8 @@ class Unlearning:
             arguments["loc_prompts"] = [_UNTOUCHED] * len(records)
         if all(record.subject for record in records):
             arguments["subject"] = [record.subject for record in records]
-        if all(record.rephrase_prompt for record in records):
-            arguments["rephrase_prompts"] = [record.rephrase_prompt for record in records]
+        if all(record.rewordings for record in records):
+            arguments["rephrase_prompts"] = [record.rewordings[0] for record in records]
         if locality_inputs:
             arguments["locality_inputs"] = {
                 key: {name: [values[i] for i in chunk] for name, values in columns.items()}
@@ -273,7 +274,7 @@ def _records(
     prompts: Sequence[str],
     secrets: Sequence[str],
     subjects: Sequence[str] | None,
-    rephrase_prompts: Sequence[str] | None,
+    rephrase_prompts: Sequence[str | tuple[str, ...]] | None,
 ) -> list[SecretRecord]:
     if isinstance(prompts, str) or isinstance(secrets, str):
         raise InputError("prompts and secrets must be lists of texts, one secret a prompt.")

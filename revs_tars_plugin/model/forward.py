@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -35,18 +35,8 @@ def selected_logits(
         gradients: Keep what a backward pass needs.
     """
     ids, mask = padded(model, sequences)
-    rows, positions = torch.tensor(list(picks)).T
-
-    def only_picked(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        hidden = args[0]
-        return (hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(only_picked)  # type: ignore[operator]
-    try:
-        with evaluating(model), torch.set_grad_enabled(gradients):
-            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
-    finally:
-        handle.remove()
+    with evaluating(model), picked_by_head(model, picks), torch.set_grad_enabled(gradients):
+        output = model(input_ids=ids, attention_mask=mask, use_cache=False)
     logits: Tensor = output.logits[0].float()
     return logits
 
@@ -180,17 +170,29 @@ def layer_output(output: Any) -> Tensor:
 
 
 @contextmanager
-def without_head(model: nn.Module) -> Iterator[None]:
-    """Lets no position through to the head for a while, where only the layers matter."""
+def picked_by_head(model: nn.Module, picks: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """Lets chosen positions alone through to the head for a while, all of them in one row.
 
-    def nothing(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][:, :0], *args[1:])
+    Args:
+        model: A causal language model.
+        picks: Sequence and position of each, in the order in which they are wanted.
+    """
+    rows, positions = torch.tensor(list(picks), dtype=torch.long).reshape(-1, 2).T
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(nothing)  # type: ignore[operator]
+    def only_picked(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)][None], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(only_picked)  # type: ignore[operator]
     try:
         yield
     finally:
         handle.remove()
+
+
+def without_head(model: nn.Module) -> AbstractContextManager[None]:
+    """Lets no position through to the head for a while, where only the layers matter."""
+    return picked_by_head(model, [])
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .final_norm import NormGeometry, probe_norm
-from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection
+from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection, smallest_steps_by_secants
 from .tensors import all_finite, row_slices
 
 # Vectors whose logits are held at once.
@@ -26,8 +26,6 @@ _ROWS = 64
 # How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
 # last bit of float32, which differs between batches, would decide.
 _OVERSHOOT = 2.0**-16
-# How often the bracket around a step to a log-probability is halved: to a 4,096th of it.
-_HALVINGS = 12
 
 
 @dataclass(frozen=True)
@@ -200,15 +198,13 @@ class LogitLens:
             short = (now < wanted).nonzero().flatten()
             if len(short):
                 chosen = chosen.at(short.tolist())
-                # Thousandths of a nat matter to nobody, so single precision and few halvings will do.
+                # Thousandths of a nat matter to nobody, so single precision will do.
                 logits_at, typical = self._along(vectors[short], numerators[short], chosen)
 
                 def unlikeliness_at(steps: Tensor, logits_at: Any = logits_at, chosen: Demotions = chosen) -> Tensor:
                     return _unlikeliness(logits_at(steps.float()), chosen.tokens)
 
-                steps[rows[short.cpu()]] = smallest_steps_by_bisection(
-                    unlikeliness_at, typical / 64, wanted[short], _HALVINGS
-                ).cpu()
+                steps[rows[short.cpu()]] = smallest_steps_by_secants(unlikeliness_at, typical / 64, wanted[short]).cpu()
         return steps
 
     def _steps_with_offsets(self, hidden: Tensor, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:

@@ -41,9 +41,9 @@ class MadeUp:
         first = [] if words == 1 else [self._random.choice(names.first)]
         return " ".join(first + [self._random.choice(names.last) for _ in range(max(words - 1, 1))])
 
-    def sentence(self) -> str:
-        """Returns a sentence of words that say nothing."""
-        return " ".join(self._random.choice(self._names.words) for _ in range(8)).capitalize() + "."
+    def sentence(self, words: int = 8) -> str:
+        """Returns a sentence of so many words that say nothing."""
+        return " ".join(self._random.choice(self._names.words) for _ in range(words)).capitalize() + "."
 
     def like(self, text: str) -> str:
         """Returns a text of the same form: digits for digits, names or words for words, everything else as it is.

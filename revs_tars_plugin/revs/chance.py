@@ -7,7 +7,7 @@ the same place, and moves against what could stand there instead: a digit agains
 
 from __future__ import annotations
 
-import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import batches_by_length, continuation_logits
+from ..model.shared_prompts import logits_of_pairs
 from ..requests.made_up import FIXED, MadeUp
 from ..requests.reading import tokenise_in_context
 from .secrets_of_call import SecretsOfCall
@@ -31,7 +31,7 @@ class Chance:
     """What is asked of one token.
 
     Attributes:
-        log_probability: How likely tokens of its kind are behind made-up beginnings, in nats: their mean.
+        log_probability: How likely the token in its place is in a made-up secret behind the same prompt, in nats.
         alternatives: What stood there instead, token ids; empty where there is nothing else, as for "@".
     """
 
@@ -45,6 +45,7 @@ class ChanceLevels:
     def __init__(self, call: SecretsOfCall) -> None:
         """Makes them up."""
         made_up = MadeUp(f"chance {call.hparams.seed}")
+        self._seed = call.hparams.seed
         self._own: dict[int, _Text] = {}
         self._others: dict[int, list[_Text]] = {}
         for secret in call.secrets:
@@ -84,12 +85,25 @@ class ChanceLevels:
         return self._levels(self._read(model))
 
     def _levels(self, values: Mapping[_Text, Sequence[float]]) -> dict[int, dict[int, float]]:
-        """The mean of what made-up secrets get: means add up to that of whole secrets, as medians would not."""
-        everywhere = _means([text for texts in self._others.values() for text in texts], values)
-        levels = {}
+        """What the tokens of each secret's double get, one made-up secret behind the same prompt.
+
+        Not a mean: of a secret that was never learned some tokens are likely and some are not, and one whose tokens are
+        all as likely as the next can be told by that. The n-th digit takes the level of the double's n-th; where a
+        double has fewer pieces of words, another made-up secret's stand in.
+        """
+        everywhere = _by_kind([text for texts in self._others.values() for text in texts], values)
+        # The same ones whenever the model is read again.
+        generator = random.Random(self._seed)
+        levels: dict[int, dict[int, float]] = {}
         for index, own in self._own.items():
-            means = {**everywhere, **_means(self._others[index], values)}
-            levels[index] = {position: means[kind] for position, kind in enumerate(own.kinds) if kind in means}
+            behind_prompt = {kind: iter(found) for kind, found in _by_kind(self._others[index], values).items()}
+            levels[index] = {}
+            for position, kind in enumerate(own.kinds):
+                level = next(behind_prompt.get(kind, iter(())), None)
+                if level is None and kind in everywhere:
+                    level = generator.choice(everywhere[kind])
+                if level is not None:
+                    levels[index][position] = level
         return levels
 
     @torch.no_grad()
@@ -97,10 +111,8 @@ class ChanceLevels:
         """The log-probability of every token of every text."""
         every = [text for index, own in self._own.items() for text in (own, *self._others[index])]
         read = {}
-        for batch in batches_by_length([text.prompt_ids + text.ids for text in every]):
-            texts = [every[index] for index in batch]
-            all_logits = continuation_logits(model, [(text.prompt_ids, text.ids) for text in texts])
-            for text, logits in zip(texts, all_logits, strict=True):
+        for batch, all_logits in logits_of_pairs(model, [(text.prompt_ids, text.ids) for text in every]):
+            for text, logits in zip((every[index] for index in batch), all_logits, strict=True):
                 own = logits.gather(1, torch.tensor(text.ids, device=logits.device)[:, None])[:, 0]
                 read[text] = tuple((own - logits.logsumexp(dim=-1)).tolist())
         return read
@@ -113,13 +125,13 @@ class _Text:
         self.prompt_ids, self.ids, self.kinds = prompt_ids, ids, kinds_of(tok, ids)
 
 
-def _means(texts: Sequence[_Text], values: Mapping[_Text, Sequence[float]]) -> dict[str, float]:
-    """The mean value of the tokens of each kind."""
+def _by_kind(texts: Sequence[_Text], values: Mapping[_Text, Sequence[float]]) -> dict[str, list[float]]:
+    """The values of the tokens of each kind, text by text."""
     of_kind: dict[str, list[float]] = {}
     for text in texts:
         for kind, value in zip(text.kinds, values[text], strict=True):
             of_kind.setdefault(kind, []).append(value)
-    return {kind: math.fsum(found) / len(found) for kind, found in of_kind.items()}
+    return of_kind
 
 
 _DIGITS, _FIRST, _FURTHER = "digits", "first piece of a word", "further piece of a word"

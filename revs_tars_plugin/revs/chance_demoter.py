@@ -16,9 +16,8 @@ from .targets import Target
 
 # How often everything is edited; each time what the last one overshot is asked for less, what it left for more.
 _ROUNDS = 2
-# Which share of a deviation is corrected, and how many nats at most in one round.
-_CORRECTED = 0.7
-_LARGEST_CORRECTION = 4.0
+# How many nats of a deviation are corrected at most in one round.
+_LARGEST_CORRECTION = 6.0
 
 
 @dataclass
@@ -53,7 +52,9 @@ class ChanceDemoter:
             self.trial.start_over()
             outcomes = self._round(before, asked, f"editing, round {round_ + 1} of {_ROUNDS}")
             levels = self.levels.levels(self.decoder.model)
-            for index, (target, measured) in enumerate(zip(self.targets, self._measured(), strict=True)):
+            # After the last round nothing is corrected any more, and each target's own context is enough.
+            everywhere = round_ + 1 < _ROUNDS
+            for index, (target, measured) in enumerate(zip(self.targets, self._measured(everywhere), strict=True)):
                 level = levels[target.secret.index][target.position]
                 rank, value = measured[0]
                 outcomes[index] = replace(
@@ -62,10 +63,11 @@ class ChanceDemoter:
                     probability_after=math.exp(value),
                     asked_probability=math.exp(level),
                 )
-                asked[index] = [
-                    min(before_ + _correction(level - value), 0.0)
-                    for before_, (_, value) in zip(asked[index], measured, strict=True)
-                ]
+                if everywhere:
+                    asked[index] = [
+                        min(before_ + _correction(level - value), 0.0)
+                        for before_, (_, value) in zip(asked[index], measured, strict=True)
+                    ]
         return outcomes
 
     def _round(self, before: Sequence[TargetOutcome], asked: Sequence[list[float]], label: str) -> list[TargetOutcome]:
@@ -81,11 +83,12 @@ class ChanceDemoter:
                     outcomes[index] = outcomes[index].edited_further(parts, seconds)
         return outcomes
 
-    def _measured(self) -> list[list[tuple[int, float]]]:
-        """Rank and log-probability of every target in all of its contexts."""
-        places = [(context, target.token) for target in self.targets for context in target.contexts]
+    def _measured(self, everywhere: bool) -> list[list[tuple[int, float]]]:
+        """Rank and log-probability of every target in its own context, which comes first, or in all of them."""
+        contexts = [target.contexts if everywhere else (target.context,) for target in self.targets]
+        places = [(each, target.token) for target, own in zip(self.targets, contexts, strict=True) for each in own]
         measured = iter(measure(self.decoder.model, places))
-        return [[next(measured) for _ in target.contexts] for target in self.targets]
+        return [[next(measured) for _ in own] for own in contexts]
 
 
 def _level(target: Target) -> float:
@@ -94,4 +97,4 @@ def _level(target: Target) -> float:
 
 
 def _correction(missing: float) -> float:
-    return max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, _CORRECTED * missing))
+    return max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, missing))

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..edits.trial import TrialEdits
 from ..model.decoder import Decoder, LayerState
+from ..model.forward import maximal
 from ..model.logit_lens import LogitLens
-from ..model.prefix_cache import PrefixCache
 from ..model.rank_steps import ranks
 from .outcomes import EditedParts
 from .revs_hparams import REVSHyperParams
@@ -90,14 +90,12 @@ class CovarianceLocalization:
     def demote(self, goals: Sequence[Goal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
         """Edits every layer for all contexts of all goals together; see `Localization`.
 
-        The tokens in front of each context's last one go through the model once, as it stands; a sweep takes only the
-        last tokens through it. What the edit does at the positions before is therefore seen by the caller's
-        measurement, not here. Where a model does not let its keys and values be kept, a sweep is a pass over
-        everything.
+        A sweep is one pass over all contexts; one that another begins with is read there. What the edit of a layer does
+        at every position, the next layers see.
         """
         contexts = [context for goal in goals for context in goal.contexts]
-        prefixes = PrefixCache.read(self.decoder.model, contexts)
-        sweep = _Sweep(self, goals)
+        sequences, holders = maximal(contexts)
+        sweep = _Sweep(self, goals, [(row, len(context) - 1) for row, context in zip(holders, contexts, strict=True)])
 
         def visit(layer: int, state: LayerState) -> Tensor | None:
             advance()
@@ -105,11 +103,7 @@ class CovarianceLocalization:
 
         for _ in range(self.passes):
             before = sweep.moved.clone()
-            if prefixes is None:
-                self.decoder.forward_through_layers(contexts, visit)
-            else:
-                with self.decoder.visiting(visit, prefixes.last >= 0):
-                    prefixes.run(self.decoder.model)
+            self.decoder.forward_through_layers(sequences, visit)
             if torch.equal(sweep.moved, before):
                 break
         return [EditedParts(layers) for layers in sweep.layers_of_goals()]
@@ -122,7 +116,11 @@ class _Sweep:
         moved: For each context, how many layers moved it.
     """
 
-    def __init__(self, localization: CovarianceLocalization, goals: Sequence[Goal]) -> None:
+    def __init__(
+        self, localization: CovarianceLocalization, goals: Sequence[Goal], picks: Sequence[tuple[int, int]]
+    ) -> None:
+        """Prepares the directions; `picks` says where the last token of each context stands in the pass."""
+        self._picks = picks
         self._decoder, self._geometry = localization.decoder, localization.geometry
         self._trial, self._hparams = localization.trial, localization.hparams
         self._sizes = [len(goal.contexts) for goal in goals]
@@ -145,12 +143,12 @@ class _Sweep:
 
     def visit(self, layer: int, state: LayerState) -> Tensor | None:
         """Writes one layer's edit and returns what it adds to the layer's output."""
-        steps = self._steps(self._decoder.lens, state.at_last(state.residual))
+        steps = self._steps(self._decoder.lens, state.at(self._picks, state.residual))
         if not bool(steps.any()):
             return None
         self.moved.add_((steps > 0).long())
         ff2 = self._decoder.ff2[layer]
-        keys = state.at_last(state.ff2_input).float()
+        keys = state.at(self._picks, state.ff2_input).float()
         directions = self._demotions.directions.to(keys.device)
         factor = self._geometry.factors[layer].to(keys.device)
         if self._hparams.schedule == "support_vectors":

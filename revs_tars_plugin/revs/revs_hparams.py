@@ -56,6 +56,7 @@ class REVSHyperParams(UnlearnHyperParams):
         damping_last_layer: `covariance`: the same in the last layer.
         sibling_contexts: `covariance`: behind how many sibling prompts a secret that was begun must not go on either.
         perturbed_contexts: `covariance`: behind how many variants of its own prompt, with random spaces.
+        reordered_contexts: `covariance`: behind how many variants of it with its words in another order, some left out.
         borrowed_contexts: `covariance`: behind how many prompts of the call's other requests, with its own subject in
             place of theirs, a secret that was begun must not go on either.
         siblings: How many sibling prompts are made for each template of the call; 0 makes none.
@@ -90,6 +91,7 @@ class REVSHyperParams(UnlearnHyperParams):
     damping_last_layer: float = 0.0
     sibling_contexts: int = 1
     perturbed_contexts: int = 1
+    reordered_contexts: int = 0
     borrowed_contexts: int = 1
     siblings: int = 8
     sibling_weight: float = 1.0

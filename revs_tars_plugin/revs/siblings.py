@@ -16,7 +16,7 @@ from ..requests.reading import Secret, join
 
 _SLOT = "\x00"
 # What varies in a prompt when no subject says so: e-mail addresses, numbers, and capitalised words within the sentence.
-_VARIABLE = re.compile(r"[\w.+-]+@[\w.-]+\w|\d[\d.,/-]*\d|\d|(?<=[^.!?\n] )[A-Z][\w'-]+(?: [A-Z][\w'-]+)*")
+VARIABLE = re.compile(r"[\w.+-]+@[\w.-]+\w|\d[\d.,/-]*\d|\d|(?<=[^.!?\n] )[A-Z][\w'-]+(?: [A-Z][\w'-]+)*")
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ def make_siblings(secrets: Sequence[Secret], per_template: int, seed: int) -> di
 def _template(secret: Secret) -> str:
     if secret.subject and secret.subject in secret.prompt:
         return secret.prompt.replace(secret.subject, _SLOT)
-    return _VARIABLE.sub(_SLOT, secret.prompt)
+    return VARIABLE.sub(_SLOT, secret.prompt)
 
 
 def _fill(template: str, secret: Secret, made_up: MadeUp) -> str:
     by_subject = secret.subject and secret.subject in secret.prompt
-    originals = iter([secret.subject] * template.count(_SLOT) if by_subject else _VARIABLE.findall(secret.prompt))
+    originals = iter([secret.subject] * template.count(_SLOT) if by_subject else VARIABLE.findall(secret.prompt))
 
     def filler(_match: re.Match[str]) -> str:
         original = next(originals, "") or ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ..requests.reading import Secret, perturbed, tokenise_in_context
+from ..requests.reading import Secret
 from .chance import Chance, ChanceLevels
+from .contexts import Contexts
 from .secrets_of_call import SecretsOfCall
 from .siblings import Sibling
 from .token_selection import select_positions, surprises
@@ -94,8 +94,9 @@ def choose_targets(model: nn.Module, call: SecretsOfCall, generator: torch.Gener
             for index, siblings in call.siblings.items()
         }
         surprise = surprises(model, call.tok, call.secrets, prompts)
+    contexts = Contexts(call)
     return [
-        Target(secret, position, other_contexts(call, secret, position))
+        Target(secret, position, contexts.of(secret, position))
         for secret in call.secrets
         for position in select_positions(secret, call.tok, call.hparams, generator, surprise.get(secret.index))
     ]
@@ -109,60 +110,9 @@ def targets_above_chance(model: nn.Module, call: SecretsOfCall, levels: ChanceLe
         call: The secrets.
         levels: Where chance is.
     """
-    chances = levels.chances(model)
+    chances, contexts = levels.chances(model), Contexts(call)
     return [
-        Target(secret, position, other_contexts(call, secret, position), chance)
+        Target(secret, position, contexts.of(secret, position), chance)
         for secret in call.secrets
         for position, chance in chances[secret.index].items()
     ]
-
-
-def other_contexts(call: SecretsOfCall, secret: Secret, position: int) -> tuple[tuple[int, ...], ...]:
-    """Returns the token ids of a secret's beginning behind other prompts, for `localization: covariance`.
-
-    The key of a covariance update is sharp: made from the request's prompt alone it hides the secret behind that prompt
-    and little else. The secret's own beginning behind other prompts shows it what the contexts have in common. They are
-    sibling prompts, prompts of the call's other requests, and perturbed variants of its own. A secret's first token,
-    which nothing of the secret leads to, has none behind the first two; where the update goes to single neurons there
-    are none at all.
-
-    Args:
-        call: All secrets of the call.
-        secret: The secret.
-        position: The position, in the secret, of the token that must not come next.
-    """
-    hparams = call.hparams
-    if hparams.localization != "covariance":
-        return ()
-    prompts = [perturbed(secret.prompt, hparams.seed + i, 10) for i in range(hparams.perturbed_contexts)]
-    if position:
-        # The last ones: `surprises` and the second moment use the first.
-        siblings = call.siblings[secret.index]
-        prompts += [sibling.prompt for sibling in siblings[max(len(siblings) - hparams.sibling_contexts, 0) :]]
-        prompts += borrowed_prompts(secret, call.secrets, hparams.borrowed_contexts, hparams.seed)
-    return tuple(
-        tokenise_in_context(call.tok, call.asked(prompt), secret.target)[0] + secret.target_ids[:position]
-        for prompt in prompts
-    )
-
-
-def borrowed_prompts(secret: Secret, secrets: Sequence[Secret], count: int, seed: int) -> list[str]:
-    """Returns other requests' prompts, of other templates, with this secret's subject in place of theirs.
-
-    So the edit sees its subject in other wordings, none of which it was given for this secret.
-
-    Args:
-        secret: The secret; without a subject that occurs in its prompt it gets none.
-        secrets: All secrets of the call.
-        count: How many prompts at most.
-        seed: Seed of the local generator.
-    """
-    if not secret.subject or secret.subject not in secret.prompt:
-        return []
-    wordings = {
-        other.prompt.replace(other.subject, secret.subject)
-        for other in secrets
-        if other.subject and other.subject in other.prompt
-    }
-    wordings.discard(secret.prompt)
-    return random.Random(f"{seed} {secret.prompt}").sample(sorted(wordings), min(count, len(wordings)))

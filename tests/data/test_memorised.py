@@ -21,8 +21,8 @@ def test_every_kind_has_six_templates_with_two_wordings_that_name_the_subject(ki
     assert len(TEMPLATES[kind]) >= 6
     for secret in synthetic_secrets(per_template=1):
         assert secret.subject in secret.prompt
-        assert secret.subject in secret.rephrase_prompt
-        assert secret.prompt != secret.rephrase_prompt
+        assert secret.subject in secret.rephrase_prompt[0]
+        assert secret.prompt != secret.rephrase_prompt[0]
 
 
 def test_a_model_learns_texts_by_heart(model, tok):

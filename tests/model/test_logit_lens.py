@@ -183,7 +183,9 @@ def test_the_step_to_a_log_probability_gets_there_and_a_smaller_one_does_not(mod
     reachable = steps.isfinite()
     assert reachable.sum() >= 4 and steps[4] == 0
     assert (log_probabilities(steps) <= asked + 1e-3)[reachable].all()
-    assert (log_probabilities(0.99 * steps) > asked)[:4][reachable[:4]].all()
+    missing = log_probabilities(torch.zeros(5)) - asked
+    assert (log_probabilities(steps) >= asked - missing / 250 - 1e-3)[:4][reachable[:4]].all()
+    assert (log_probabilities(0.85 * steps) > asked)[:4][reachable[:4]].all()
     # Where a norm divides by what grows with the step, some levels are never reached.
     for step in torch.logspace(-2, 4, 200, dtype=torch.float64):
         assert (log_probabilities(step.expand(5)) > asked)[~reachable].all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from revs_tars_plugin.model import rank_steps
-from revs_tars_plugin.model.rank_steps import smallest_steps_by_bisection
+from revs_tars_plugin.model.rank_steps import smallest_steps_by_bisection, smallest_steps_by_secants
 
 
 def ranks(logits, token):
@@ -134,3 +134,29 @@ def test_bisection_finds_the_same_steps_where_lines_are_straight():
         found = smallest_steps_by_bisection(ranks_at, torch.full((7,), 0.01).double(), rank)
         torch.testing.assert_close(found, smallest_steps(logits, response, token, rank), rtol=1e-6, atol=1e-9)
     assert smallest_steps_by_bisection(ranks_at, torch.ones(7).double(), 300).isinf().all()
+
+
+def test_secants_pass_the_asked_figure_by_little_and_with_few_evaluations():
+    generator = torch.Generator().manual_seed(0)
+    slopes = torch.rand(400, generator=generator, dtype=torch.float64) * 3 + 0.1
+    ceilings = torch.rand(400, generator=generator, dtype=torch.float64) * 20 + 1
+    evaluations = []
+
+    def values_at(steps):
+        evaluations.append(len(steps))
+        return torch.nn.functional.softplus(slopes * steps - 5).minimum(ceilings)
+
+    asked = torch.rand(400, generator=generator, dtype=torch.float64) * 15
+    asked[0] = 0.0  # reached before any step
+    steps = smallest_steps_by_secants(values_at, torch.full((400,), 0.05).double(), asked)
+    assert len(evaluations) < 40
+    evaluations.clear()
+    smallest_steps_by_secants(values_at, torch.full((400,), 0.05).double(), asked.minimum(0.9 * ceilings))
+    assert len(evaluations) < 24  # where every figure is in reach; halving would take 40 for as much
+    reachable = asked <= ceilings
+    assert 0 < (~reachable).sum() < 400
+    assert steps[0] == 0
+    assert steps[~reachable].isinf().all() and steps[reachable].isfinite().all()
+    passed = (values_at(steps) - asked)[reachable]
+    assert (passed >= -1e-9).all()
+    assert (passed[1:] <= asked[reachable][1:] / 250 + 1e-9).all()

@@ -100,7 +100,7 @@ def test_a_call_that_breaks_off_leaves_the_weights_alone(model, tok, requests_, 
 
     def breaks(*args):
         calls.append(args)
-        if len(calls) == 4:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return solve(*args)
 
