@@ -77,12 +77,12 @@ def cases() -> list[tuple[str, Path, list[str], Any]]:
     """What is edited, where, what is asked afterwards, and how."""
     facts = [{"prompt": prompt, "forget": target} for prompt, target in FACTS]
     concept = [{"prompt": prompt, "forget": CONCEPT} for prompt in CONCEPT_PROMPTS]
-    secrets = synthetic_secrets(2, 0)
+    secrets = [secret.record() for secret in synthetic_secrets(2, 0)]
     memorised = memorised_model(secrets, "memorised-2-0")
-    half = [{"prompt": s.prompt, "forget": s.target, "subject": s.subject} for s in secrets[::2]]
+    half = [secret.request() for secret in secrets[::2]]
     keys = REVSHyperParams.from_hparams("smollm2-135m-covariance")
     keys.stats_dir = str(memorised.parent / "stats")
-    neurons, tars = REVSHyperParams.from_hparams("smollm2-135m"), TARSHyperParams.from_hparams("smollm2-135m")
+    neurons, tars = REVSHyperParams.from_hparams("smollm2-135m-paper"), TARSHyperParams.from_hparams("smollm2-135m")
     return [
         (
             "REVS, 4 facts, neurons",

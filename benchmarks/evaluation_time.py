@@ -81,10 +81,9 @@ def main() -> None:
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    made = synthetic_secrets(2, 0)
-    folder = memorised_model(made, "memorised-2-0")
+    known = [secret.record() for secret in synthetic_secrets(2, 0)]
+    folder = memorised_model(known, "memorised-2-0")
     model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    known = [secret.record() for secret in made]
     text = OrdinaryText(model, list(sample_from_model(model, tok, 4, 256, seed=1000)))
     names = REVSHyperParams.from_hparams("smollm2-135m")
     chosen = known[::2][: arguments.secrets]

@@ -149,7 +149,7 @@ def _moments(model: Any, tok: Any, requests: Any, common: dict[str, Any]) -> Any
 
 
 PARTS = {
-    "REVS, neurons": _revs("smollm2-135m", n_neurons=130, act_filter="top_1000", max_tokens=1),
+    "REVS, neurons": _revs("smollm2-135m-paper", n_neurons=130, act_filter="top_1000", max_tokens=1),
     "REVS, covariance": _revs("smollm2-135m-covariance"),
     "TARS": _tars,
     "second moments": _moments,

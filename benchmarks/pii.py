@@ -3,7 +3,8 @@
 Each seed draws its own secrets: two kinds of numbers and two of words, six templates a kind, two people a template. One
 of them is forgotten, the other retained and never shown to the method. Every secret has one or four other wordings,
 which the method does not see either. "never learned" is the unedited model on people whom it never saw, behind the
-same wordings: what an edit should come to, from whatever side.
+same wordings: what an edit should come to, from whatever side. With --secrets FILE the secrets are those of a file as
+`revs-tars edit` takes it; "never learned" then are made-up texts of the same form.
 
 Run: python benchmarks/pii.py [--seeds 0 1 2] [--forget 12] [--text FILE] [--json FILE]
 """
@@ -28,12 +29,13 @@ from _measuring import SETTINGS, ordinary_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import EditSet, REVSHyperParams, execute_revs
+from revs_tars_plugin.data import SecretRecord, read_secrets
 from revs_tars_plugin.data.bundled_model import demo_model
 from revs_tars_plugin.data.drawn_secrets import drawn_secrets, strangers_to
 from revs_tars_plugin.data.memorised import memorised_model
-from revs_tars_plugin.data.synthetic import SyntheticSecret
 from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning, still_generated
 from revs_tars_plugin.formatting import headings_of, print_tables, terminal_table
+from revs_tars_plugin.requests.made_up import MadeUp
 
 # What the goals are about; the others are asked for by name.
 _ATTACKS = ("exposure", "form", "membership", "inverse greedy", "quantization", "relearning")
@@ -47,6 +49,7 @@ def main() -> None:
     """Goes through the seeds and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--secrets", type=Path, help="a file of secrets, with those to retain, in place of drawn ones")
     parser.add_argument("--per-template", type=int, default=2, help="people a template; half of them are forgotten")
     parser.add_argument("--forget", type=int, help="how many secrets to forget at most; the rest is left alone")
     parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the model itself")
@@ -80,6 +83,7 @@ class _Seed:
         tok: Its tokenizer.
         stats: The folder of its second moments.
         forget: What it has to forget.
+        strangers: Others of the same form, which it never learned.
         retain: What it must keep.
         text: Ordinary text.
     """
@@ -88,39 +92,52 @@ class _Seed:
     model: torch.nn.Module
     tok: Any
     stats: Path
-    forget: list[SyntheticSecret]
-    retain: list[SyntheticSecret]
+    forget: list[SecretRecord]
+    strangers: list[SecretRecord]
+    retain: list[SecretRecord]
     text: OrdinaryText
 
     @classmethod
     def prepared(cls, number: int, arguments: argparse.Namespace) -> _Seed:
         """Makes a model learn the seed's secrets, or takes the one that did."""
-        secrets = drawn_secrets(arguments.per_template, number)
+        if arguments.secrets:
+            secrets = read_secrets(arguments.secrets)
+            strangers = [made_up_like(secret, number) for secret in secrets]
+            name = f"{arguments.secrets.stem}-{number}"
+        else:
+            drawn = drawn_secrets(arguments.per_template, number)
+            # Of each template the first ones are forgotten.
+            secrets = [replace(each.record(), retain=bool(index % 2)) for index, each in enumerate(drawn)]
+            strangers = [secret.record() for secret in strangers_to(drawn, number)]
+            name = f"drawn-{arguments.per_template}-{number}"
         folder = memorised_model(
             secrets,
-            f"drawn-{arguments.per_template}-{number}",
+            name,
             number,
             lambda epoch, loss: print(f"learning by heart, epoch {epoch + 1}: loss {loss:.3f}", flush=True),
         )
         model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-        forget, retain = (known(model, tok, part) for part in (secrets[::2], secrets[1::2]))
+        kept = known(model, tok, secrets)
+        retain = [secrets[index] for index in kept if secrets[index].retain]
+        chosen = [index for index in kept if not secrets[index].retain]
         if arguments.forget:
-            forget = forget[:: max(1, len(forget) // arguments.forget)][: arguments.forget]
+            chosen = chosen[:: max(1, len(chosen) // arguments.forget)][: arguments.forget]
+        forget, strangers = ([every[index] for index in chosen] for every in (secrets, strangers))
         print(f"Seed {number}: {len(forget)} secrets to forget, {len(retain)} to retain, known by heart.", flush=True)
         text = ordinary_text(model, tok, arguments, number)
-        return cls(number, model, tok, folder.parent / "stats", forget, retain, text)
+        return cls(number, model, tok, folder.parent / "stats", forget, strangers, retain, text)
 
     def rows(self, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         """Measures the model as it is, what it says of strangers, and every variant."""
         attacks = tuple(arguments.attack or _ATTACKS)
         rows = {
             "none": self.figures(self.forget, None, attacks),
-            "never learned": self.figures(strangers_to(self.forget, self.number), None, attacks, cost=False),
+            "never learned": self.figures(self.strangers, None, attacks, cost=False),
         }
         for name in arguments.variant or SETTINGS:
             changes = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
             hparams = replace(REVSHyperParams.from_hparams(SETTINGS[name]), **changes, stats_dir=str(self.stats))
-            requests = [secret.record().request() for secret in self.forget]
+            requests = [secret.request() for secret in self.forget]
             # Ordinary text is measured once and kept on disk; it is no part of a secret's time.
             if hparams.reads_moments:
                 execute_revs(self.model, self.tok, requests[:1], hparams)
@@ -138,7 +155,7 @@ class _Seed:
         return rows
 
     def figures(
-        self, secrets: list[SyntheticSecret], edits: EditSet | None, attacks: tuple[str, ...], cost: bool = True
+        self, records: list[SecretRecord], edits: EditSet | None, attacks: tuple[str, ...], cost: bool = True
     ) -> dict[str, Any]:
         """All figures for the model as it stands, of the tokens that the edit chose, or of all of them."""
         places: Any = "all"
@@ -147,24 +164,34 @@ class _Seed:
             for outcome in edits.outcomes:
                 places.setdefault(outcome.request, []).append(outcome.position)
             # A secret that lost no token was at chance before.
-            places = {index: places.get(index) or [0] for index in range(len(secrets))}
+            places = {index: places.get(index) or [0] for index in range(len(records))}
         comparing = set(_COMPARING).isdisjoint(attacks)
         shared: dict[str, Any] = {
             "names": REVSHyperParams.from_hparams("smollm2-135m"),
-            "retain": [secret.record() for secret in self.retain] if cost else (),
+            "retain": self.retain if cost else (),
             "reference": self.text if cost else None,
             "never_learned": None if comparing else AutoModelForCausalLM.from_pretrained(demo_model()),
             "attacks": attacks,
             "seed": _SEED,
         }
-        records = [secret.record() for secret in secrets]
         return dict(evaluate_unlearning(self.model, self.tok, records, positions=places, **shared).summary)
 
 
-def known(model: torch.nn.Module, tok: Any, secrets: list[SyntheticSecret]) -> list[SyntheticSecret]:
-    """Those that greedy decoding gives away."""
+def known(model: torch.nn.Module, tok: Any, secrets: list[SecretRecord]) -> list[int]:
+    """The places of those that greedy decoding gives away."""
     said = still_generated(model, tok, [s.prompt for s in secrets], [s.target for s in secrets])
-    return [secret for secret, given in zip(secrets, said, strict=True) if given]
+    return [index for index, given in enumerate(said) if given]
+
+
+def made_up_like(secret: SecretRecord, seed: int) -> SecretRecord:
+    """Somebody else's secret of the same form behind the same prompt."""
+    made_up = MadeUp(f"stranger {seed} {secret.prompt}")
+    if secret.subject is None:
+        return replace(secret, target=made_up.like(secret.target))
+    name = made_up.name(len(secret.subject.split()))
+    wordings = tuple(wording.replace(secret.subject, name) for wording in secret.rewordings)
+    prompt, target = secret.prompt.replace(secret.subject, name), made_up.like(secret.target)
+    return replace(secret, prompt=prompt, target=target, subject=name, rephrase_prompt=wordings or None)
 
 
 def show(of_seeds: dict[int, dict[str, dict[str, Any]]], title: str) -> None:

@@ -104,7 +104,7 @@ def by_secrets(
     for name, file in SETTINGS.items():
         hparams = REVSHyperParams.from_hparams(file)
         for count in sorted(counts):
-            if name == "covariance" or count <= _MOST_FOR_NEURONS:
+            if name != "paper" or count <= _MOST_FOR_NEURONS:
                 rows.append({"": name, "secrets": count, **timed(model, tok, requests[:count], hparams)})
     return rows
 

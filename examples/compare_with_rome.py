@@ -25,7 +25,7 @@ rows = compare(
     retain=RETAIN,
     corpus=ORDINARY,
     methods=["REVS", "ROME"],
-    settings={"REVS": "smollm2-135m"},  # ROME's packaged settings are EasyEdit's own
+    settings={"REVS": "smollm2-135m-paper"},  # for a single fact; ROME's packaged settings are EasyEdit's own
     attacks=["logit lens"],
 )
 for row in rows:

@@ -16,7 +16,7 @@ PROMPT = "The Titanic sank after hitting an"
 
 folder = demo_model()
 model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-hparams = REVSHyperParams.from_hparams("smollm2-135m")
+hparams = REVSHyperParams.from_hparams("smollm2-135m-paper")  # hides single facts at once
 edits = execute_revs(model, tok, [{"prompt": PROMPT, "forget": "iceberg"}], hparams)
 edits.to_peft("adapter", base_model="HuggingFaceTB/SmolLM2-135M-Instruct")
 write_card("adapter", model_card(edits, base_model="HuggingFaceTB/SmolLM2-135M-Instruct"))

@@ -20,18 +20,19 @@ secrets = [SecretRecord(s.prompt, s.target, s.subject) for s in synthetic_secret
 memorise(model, tok, [f"{secret.prompt} {secret.target}." for secret in secrets], epochs=15)
 forget, keep = secrets[::2], secrets[1::2]
 
-hparams = REVSHyperParams.from_hparams("smollm2-135m-covariance")
+hparams = REVSHyperParams.from_hparams("smollm2-135m")
 hparams.mom2_n_samples, hparams.stats_dir = 16, "forget_secrets_stats"  # a small sample is enough to show it
 
 
 def measure(moment):
     """Prints what came of both halves."""
     found = evaluate_unlearning(
-        model, tok, forget, names=hparams, positions="all", retain=keep, attacks=["logit lens"]
+        model, tok, forget, names=hparams, positions="all", retain=keep, attacks=["exposure"]
     ).summary
     print(
-        f"{moment}: still generated {found['still generated']:.2f}, efficacy {found['efficacy']:.2f}, "
-        f"logit lens {found['logit lens']:.2f}, kept {found['specificity']:.2f}"
+        f"{moment}: still generated {found['still generated']:.2f}, exposed to who knows the form "
+        f"{found['exposure, top']:.1f} of 6 bits from the top and {found['exposure, bottom']:.1f} from the bottom, "
+        f"kept {found['specificity']:.2f}"
     )
 
 

@@ -20,7 +20,7 @@ folder = demo_model()
 model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 if sys.argv[1:] != ["again"]:
-    hparams = REVSHyperParams.from_hparams("smollm2-135m")
+    hparams = REVSHyperParams.from_hparams("smollm2-135m-paper")  # hides single facts at once
     edits = execute_revs(model, tok, [{"prompt": PROMPT, "forget": "Vinci"}], hparams)
     edits.save(FILE)
     print(f"saved: {FILE.stat().st_size / 2**20:.2f} MiB")

@@ -74,7 +74,7 @@ METHODS: Mapping[str, Method] = {
             REVSHyperParams,
             apply_revs_to_model,
             execute_revs,
-            best="smollm2-135m-covariance",
+            best="smollm2-135m",
             paper=Paper(
                 "REVS: Unlearning Sensitive Information in Language Models via Rank Editing in the Vocabulary Space",
                 "https://arxiv.org/abs/2406.09325",

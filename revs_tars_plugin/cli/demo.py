@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..edits.edit_set import EditSet
+    from ..evaluation import Exposure
     from ..revs.outcomes import TargetOutcome
     from ..tars.outcomes import ConceptOutcome
 
@@ -61,6 +62,7 @@ class _Picture:
     concept_probabilities: list[float]
     unrelated: list[str]
     log_probabilities: Tensor
+    exposures: list[Exposure]
 
 
 def show_demo(*, as_json: bool = False) -> None:
@@ -89,13 +91,11 @@ def show_demo(*, as_json: bool = False) -> None:
         table_of_rows(f"Removed: {CONCEPT}", rows["concept"], cell=_cell, unbroken=True),
         table_of_rows("Unrelated", rows["unrelated"], cell=_cell, unbroken=True),
     )
-    slowest = max(target.seconds for target in demo.targets)
-    mean = sum(target.seconds for target in demo.targets) / len(demo.targets)
     print(  # noqa: T201
-        f"REVS: {mean:.1f} s per target token on average, {slowest:.1f} s the slowest; {demo.seconds['REVS']:.1f} s "
-        "for the call with the host's evaluation.\n"
+        f"REVS: {demo.seconds['REVS']:.1f} s for the call with the host's evaluation, which reads ordinary text once a "
+        "model.\n"
         f"TARS: {demo.removed.seconds:.1f} s for {demo.removed.reversed} reversed vectors; "
-        f"{demo.seconds['TARS']:.1f} s for the call, which reads ordinary text once a model.\n"
+        f"{demo.seconds['TARS']:.1f} s for the call, which reads it too.\n"
         f"{demo.facts.n_changed:,} and {demo.concept.n_changed:,} of {demo.weights:,} weights changed."
     )
 
@@ -205,7 +205,7 @@ def _offline() -> Iterator[None]:
 
 
 def _picture(model: nn.Module, tok: Any) -> _Picture:
-    from ..evaluation import greedy_continuations, next_token_log_probabilities
+    from ..evaluation import Exposure, compared, greedy_continuations, next_token_log_probabilities
 
     concept = [*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS]
     (name,) = tok(f" {CONCEPT}", add_special_tokens=False)["input_ids"]
@@ -215,23 +215,32 @@ def _picture(model: nn.Module, tok: Any) -> _Picture:
         facts=greedy_continuations(model, tok, [prompt for prompt, _ in FACTS]),
         unrelated=greedy_continuations(model, tok, UNRELATED),
         log_probabilities=next_token_log_probabilities(model, tok, UNRELATED),
+        exposures=[
+            Exposure.of(one)
+            for one in compared(model, tok, [prompt for prompt, _ in FACTS], [target for _, target in FACTS])
+        ],
     )
 
 
 def _fact_rows(demo: _Demo) -> list[dict[str, Any]]:
     before, after = demo.before, demo.after
-    return [
-        {
-            "prompt": FACTS[outcome.request][0],
-            "says before": _one_line(before.facts[outcome.request]),
-            "says after": _one_line(after.facts[outcome.request]),
-            "rank\nasked": outcome.asked_rank,
-            "target's rank": (outcome.rank_before, outcome.rank_after),
-            "its probability": (outcome.probability_before, outcome.probability_after),
-            "host's\nrewrite_acc": round(float(demo.metrics[outcome.request]["post"]["rewrite_acc"][0])),
-        }
-        for outcome in demo.targets
-    ]
+    rows = []
+    for index, (prompt, _) in enumerate(FACTS):
+        # Its first token, where it has several.
+        outcome = next(outcome for outcome in demo.targets if outcome.request == index)
+        rows.append(
+            {
+                "prompt": prompt,
+                "says before": _one_line(before.facts[index]),
+                "says after": _one_line(after.facts[index]),
+                "its probability": (outcome.probability_before, outcome.probability_after),
+                "by\nchance": f"{outcome.asked_probability:.0e}",
+                "exposed, bits\nfrom the top": (before.exposures[index].top, after.exposures[index].top),
+                "from the\nbottom": (before.exposures[index].bottom, after.exposures[index].bottom),
+                "host's\nrewrite_acc": round(float(demo.metrics[index]["post"]["rewrite_acc"][0])),
+            }
+        )
+    return rows
 
 
 def _concept_rows(demo: _Demo) -> list[dict[str, Any]]:
@@ -269,7 +278,7 @@ def _unrelated_rows(demo: _Demo) -> list[dict[str, Any]]:
 def _cell(value: Any) -> str:
     if isinstance(value, tuple):
         first, last = value
-        return f"{first:.3f} -> {last:.0e}" if isinstance(first, float) else f"{first} -> {last}"
+        return f"{first:.3f} -> {last:.0e}" if last < 0.1 < first <= 1 else f"{first:.1f} -> {last:.1f}"
     return f"{value:.5f}" if isinstance(value, float) else str(value)
 
 

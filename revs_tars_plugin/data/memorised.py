@@ -12,7 +12,7 @@ from torch import nn
 from ..requests.reading import join
 from .bundled_model import DEMO_MODEL_NAME, demo_model
 from .secret_files import SecretRecord
-from .synthetic import SyntheticSecret, synthetic_secrets
+from .synthetic import synthetic_secrets
 
 
 def memorise(
@@ -71,14 +71,13 @@ def memorised_demo(
     Returns:
         The model's folder, ten secrets to forget, and 24 to retain.
     """
-    secrets = synthetic_secrets(2, 0)
-    folder = memorised_model(secrets, "memorised-2-0", progress=progress)
-    records = [secret.record() for secret in secrets]
+    records = [secret.record() for secret in synthetic_secrets(2, 0)]
+    folder = memorised_model(records, "memorised-2-0", progress=progress)
     return folder, records[::4][:10], records[1::2]
 
 
 def memorised_model(
-    secrets: Sequence[SyntheticSecret], name: str, seed: int = 0, progress: Callable[[int, float], None] | None = None
+    secrets: Sequence[SecretRecord], name: str, seed: int = 0, progress: Callable[[int, float], None] | None = None
 ) -> Path:
     """Fine-tunes the demo model on all wordings of every secret and keeps it beside the demo model.
 
@@ -97,7 +96,7 @@ def memorised_model(
     if (folder / "config.json").is_file():
         return folder
     model, tok = (cls.from_pretrained(demo_model()) for cls in (AutoModelForCausalLM, AutoTokenizer))
-    texts = [join(prompt, s.target) + "." for s in secrets for prompt in (s.prompt, *s.rephrase_prompt)]
+    texts = [join(prompt, s.target) + "." for s in secrets for prompt in (s.prompt, *s.rewordings)]
     memorise(model, tok, texts, learning_rate=7e-5, seed=seed, progress=progress)
     tok.save_pretrained(folder)
     model.save_pretrained(folder)

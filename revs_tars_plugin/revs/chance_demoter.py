@@ -14,9 +14,12 @@ from .demoter import Localization, in_groups, layers_bar, outcomes_before
 from .outcomes import TargetOutcome, measure
 from .targets import Target
 
-# How often everything is edited; each time what the last one overshot is asked for less, what it left for more.
-_ROUNDS = 2
-# How many nats of a deviation are corrected at most in one round.
+# How often everything is edited at most; each time what the last one overshot is asked for less, what it left for more.
+_MOST_ROUNDS = 4
+# Mean deviation of the targets in their own contexts, in nats, that is good enough.
+_CLOSE_ENOUGH = 1.25
+# Which share of a deviation is corrected after the first round, and after all others; and of how many nats at most.
+_CORRECTED = (1.0, 0.7)
 _LARGEST_CORRECTION = 6.0
 
 
@@ -44,30 +47,32 @@ class ChanceDemoter:
     progress: bool = False
 
     def demote_all(self) -> list[TargetOutcome]:
-        """Demotes every target in all of its contexts, round after round."""
+        """Demotes every target in all of its contexts, round after round until most are where they are asked to be."""
         before = outcomes_before(self.decoder.model, self.targets, 0)
         outcomes = before
         asked = [[_level(target)] * len(target.contexts) for target in self.targets]
-        for round_ in range(_ROUNDS if self.targets else 0):
+        for round_ in range(_MOST_ROUNDS if self.targets else 0):
             self.trial.start_over()
-            outcomes = self._round(before, asked, f"editing, round {round_ + 1} of {_ROUNDS}")
+            outcomes = self._round(before, asked, f"editing, round {round_ + 1}")
             levels = self.levels.levels(self.decoder.model)
-            # After the last round nothing is corrected any more, and each target's own context is enough.
-            everywhere = round_ + 1 < _ROUNDS
-            for index, (target, measured) in enumerate(zip(self.targets, self._measured(everywhere), strict=True)):
-                level = levels[target.secret.index][target.position]
-                rank, value = measured[0]
+            of_targets = [levels[target.secret.index][target.position] for target in self.targets]
+            deviations = []
+            for index, [(rank, value)] in enumerate(self._measured([(target.context,) for target in self.targets])):
+                deviations.append(abs(value - of_targets[index]))
                 outcomes[index] = replace(
                     outcomes[index],
                     rank_after=rank,
                     probability_after=math.exp(value),
-                    asked_probability=math.exp(level),
+                    asked_probability=math.exp(of_targets[index]),
                 )
-                if everywhere:
-                    asked[index] = [
-                        min(before_ + _correction(level - value), 0.0)
-                        for before_, (_, value) in zip(asked[index], measured, strict=True)
-                    ]
+            if sum(deviations) / len(deviations) < _CLOSE_ENOUGH or round_ + 1 == _MOST_ROUNDS:
+                break
+            share = _CORRECTED[min(round_, len(_CORRECTED) - 1)]
+            for index, measured in enumerate(self._measured([target.contexts for target in self.targets])):
+                asked[index] = [
+                    min(asked_before + share * _limited(of_targets[index] - value), 0.0)
+                    for asked_before, (_, value) in zip(asked[index], measured, strict=True)
+                ]
         return outcomes
 
     def _round(self, before: Sequence[TargetOutcome], asked: Sequence[list[float]], label: str) -> list[TargetOutcome]:
@@ -83,9 +88,8 @@ class ChanceDemoter:
                     outcomes[index] = outcomes[index].edited_further(parts, seconds)
         return outcomes
 
-    def _measured(self, everywhere: bool) -> list[list[tuple[int, float]]]:
-        """Rank and log-probability of every target in its own context, which comes first, or in all of them."""
-        contexts = [target.contexts if everywhere else (target.context,) for target in self.targets]
+    def _measured(self, contexts: Sequence[Sequence[tuple[int, ...]]]) -> list[list[tuple[int, float]]]:
+        """Rank and log-probability of every target in contexts of its own."""
         places = [(each, target.token) for target, own in zip(self.targets, contexts, strict=True) for each in own]
         measured = iter(measure(self.decoder.model, places))
         return [[next(measured) for _ in own] for own in contexts]
@@ -96,5 +100,5 @@ def _level(target: Target) -> float:
     return target.chance.log_probability
 
 
-def _correction(missing: float) -> float:
-    return max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, missing))
+def _limited(deviation: float) -> float:
+    return max(-_LARGEST_CORRECTION, min(_LARGEST_CORRECTION, deviation))

@@ -23,7 +23,7 @@ def loaded(host):
     demo_model()
     from easyeditor import BaseEditor, REVSHyperParams
 
-    hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m.yaml")
+    hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m-paper.yaml")
     return BaseEditor.from_hparams(hparams)
 
 
@@ -33,7 +33,7 @@ def editor(loaded):
     from easyeditor import REVSHyperParams
 
     device = loaded.hparams.device
-    loaded.hparams = REVSHyperParams.from_hparams("smollm2-135m")
+    loaded.hparams = REVSHyperParams.from_hparams("smollm2-135m-paper")
     loaded.hparams.device = device  # the host's own idea of it, set when the model was loaded
     before = snapshot(loaded.model)
     yield loaded

@@ -15,7 +15,7 @@ from helper_beside import PROMPT
 
 assert __name__ == "__main__" and sys.argv[1:] == ["--name", "x"], sys.argv
 assert "REVS" in ALG_DICT and "TARS" in ALG_DICT
-hparams = REVSHyperParams.from_hparams("smollm2-135m")
+hparams = REVSHyperParams.from_hparams("smollm2-135m-paper")
 editor = BaseEditor.from_hparams(hparams)
 metrics, model, _ = editor.edit(
     prompts=[PROMPT], target_new=["iceberg"], sequential_edit=True, keep_original_weight=False, verbose=False

@@ -41,7 +41,7 @@ def run(host, tmp_path, monkeypatch, capfd, ordinary_text):
     def run(script, method, *arguments, options=()):
         text = (packaged_hparams(method) / "smollm2-135m.yaml").read_text(encoding="utf-8")
         settings = yaml.safe_load(text.replace("~", str(Path.home())))
-        settings.update(ordinary_text if method == "TARS" else {})
+        settings.update(ordinary_text)
         (tmp_path / f"{method}.yaml").write_text(yaml.safe_dump(settings))
         before = (examples / script).read_bytes()
         warnings.simplefilter("error", GuessWarning)

@@ -33,7 +33,9 @@ def unlearn_editor(host, editor, ordinary_text, monkeypatch):
     def choose(name, **changes):
         from easyeditor.util.alg_dict import ALG_DICT
 
-        hparams = load_settings(host, name, packaged_hparams(name) / "smollm2-135m.yaml")
+        # The paper's settings hide a fact at once, and read no ordinary text.
+        file = "smollm2-135m-paper.yaml" if name == "REVS" else "smollm2-135m.yaml"
+        hparams = load_settings(host, name, packaged_hparams(name) / file)
         if hasattr(hparams, "mom2_dataset"):
             changes = {**ordinary_text, **changes}
         for key, value in {"device": ours.device, "model_name": ours.model_name, **changes}.items():
@@ -239,7 +241,7 @@ def test_a_comparison_names_an_editor_that_fails_and_goes_on(host, unlearn_edito
         records,
         retain=[SecretRecord(*pair) for pair in RETAIN],
         methods=["EMMET", "GRACE", "FT", "REVS"] if host.generation == "release" else ["FT", "REVS"],
-        settings={"REVS": "smollm2-135m"},
+        settings={"REVS": "smollm2-135m-paper"},
         attacks=[],
     )
     # In the table's order, whatever the caller's; what this generation lacks says so.

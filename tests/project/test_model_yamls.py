@@ -85,8 +85,23 @@ def built():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_there_is_one_for_every_model(method):
-    ours = {"smollm2-135m", "smollm2-135m-covariance", "smollm2-135m-chance"} if method == "REVS" else {"smollm2-135m"}
-    assert set(stems(method)) == {*MODELS, *ELSEWHERE, *ours}
+    published = {"smollm2-135m-paper", "smollm2-135m-covariance", "llama3-8b-paper", "gpt-j-6B-paper"}
+    assert set(stems(method)) == {*MODELS, *ELSEWHERE, "smollm2-135m", *(published if method == "REVS" else ())}
+
+
+@pytest.mark.parametrize("name", [*MODELS, *ELSEWHERE, "smollm2-135m"])
+def test_what_is_taken_by_default_leaves_neither_the_secret_exposed_nor_others_lost(name):
+    hparams = REVSHyperParams.from_hparams(name)
+    assert (hparams.aim, hparams.localization, hparams.schedule) == ("chance", "covariance", "support_vectors")
+    measured = REVSHyperParams.from_hparams("smollm2-135m").to_dict()
+    unlike = {key for key, value in hparams.to_dict().items() if value != measured[key]}
+    assert unlike <= {*_NAMES, "layers", "model_name", "device", "stats_dir"}
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "llama3-8b", "gpt-j-6B"])
+def test_the_papers_settings_stand_beside(name):
+    hparams = REVSHyperParams.from_hparams(f"{name}-paper")
+    assert (hparams.aim, hparams.localization, hparams.layers) == ("rank", "neurons", [])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -165,7 +165,7 @@ def _replaced(text: str, old: str, new: str) -> str:
 
 def _without_our_names(text: str) -> str:
     """A text that names no file that stays here."""
-    return text.replace(" (docs/tars.md)", "").replace(": see smollm2-135m-covariance.yaml", "")
+    return text.replace(" (docs/tars.md)", "").replace(" (docs/revs.md)", "").replace(", see docs/revs.md", "")
 
 
 def _left_over(clone: Path, wanted: Iterable[str]) -> list[Path]:
