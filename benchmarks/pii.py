@@ -12,6 +12,7 @@ Run: python benchmarks/pii.py [--seeds 0 1 2] [--forget 12] [--text FILE] [--jso
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import time
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--secrets", type=Path, help="a file of secrets, with those to retain, in place of drawn ones")
     parser.add_argument("--per-template", type=int, default=2, help="people a template; half of them are forgotten")
     parser.add_argument("--forget", type=int, help="how many secrets to forget at most; the rest is left alone")
-    parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the model itself")
+    parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the demo model")
     parser.add_argument("--tokens", type=int, default=1024, help="how many tokens of it")
     parser.add_argument("--variant", action="append", choices=SETTINGS, help="only this; may be given several times")
     parser.add_argument("--attack", action="append", choices=ATTACKS, help="only this; may be given several times")
@@ -103,7 +104,8 @@ class _Seed:
         if arguments.secrets:
             secrets = read_secrets(arguments.secrets)
             strangers = [made_up_like(secret, number) for secret in secrets]
-            name = f"{arguments.secrets.stem}-{number}"
+            content = hashlib.sha256(arguments.secrets.read_bytes()).hexdigest()[:8]
+            name = f"{arguments.secrets.stem}-{content}-{number}"
         else:
             drawn = drawn_secrets(arguments.per_template, number)
             # Of each template the first ones are forgotten.
@@ -150,7 +152,7 @@ class _Seed:
             rows[name]["seconds per secret"] = seconds / len(self.forget)
             rows[name]["edited weights"] = edits.n_changed
             rows[name]["edited tokens"] = len(edits.outcomes)
-            rows[name]["at the asked place"] = sum(o.reached for o in edits.outcomes) / len(edits.outcomes)
+            rows[name]["no likelier than asked"] = sum(o.reached for o in edits.outcomes) / max(len(edits.outcomes), 1)
             print(f"{name}: {time.perf_counter() - start:.0f} s with its evaluation", flush=True)
         return rows
 

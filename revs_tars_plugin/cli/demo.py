@@ -226,7 +226,7 @@ def _fact_rows(demo: _Demo) -> list[dict[str, Any]]:
     before, after = demo.before, demo.after
     rows = []
     for index, (prompt, _) in enumerate(FACTS):
-        # Its first token, where it has several.
+        # The first token that was edited, where there are several.
         outcome = next(outcome for outcome in demo.targets if outcome.request == index)
         rows.append(
             {

@@ -99,8 +99,9 @@ def edit(
     summary = {
         "method": chosen.name,
         "targets": len(rows),
-        "reached": sum(row["reached"] for row in rows) / len(rows),
-        "probability_after": max(row["probability after"] for row in rows),
+        # Where all secrets were at chance before, no token is a target.
+        "reached": sum(row["reached"] for row in rows) / len(rows) if rows else 1.0,
+        "probability_after": max((row["probability after"] for row in rows), default=0.0),
         "n_changed": edits.n_changed,
         "seconds": seconds,
     }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..model.adapters import base_model
 from .changed_weights import replaced_weights
 from .run import EvaluationRun
 
@@ -25,10 +26,10 @@ def merged(model: nn.Module, other: nn.Module, share: float = 0.5) -> Iterator[N
     Raises:
         InputError: When the models do not have the same weights.
     """
-    weights = dict(other.named_parameters())
-    own = dict(model.named_parameters())
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in weights.items()}:
+    if not mergeable(model, other):
         raise InputError("The model to merge with has other weights; give one of the same architecture.")
+    weights = dict(base_model(other).named_parameters())
+    own = dict(base_model(model).named_parameters())
 
     def towards(target: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda weight: torch.lerp(weight.float(), target.to(weight.device).float(), share).to(weight.dtype)
@@ -37,9 +38,17 @@ def merged(model: nn.Module, other: nn.Module, share: float = 0.5) -> Iterator[N
         yield
 
 
+def mergeable(model: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have weights of the same names and shapes."""
+    shapes, others = (
+        {name: value.shape for name, value in base_model(each).named_parameters()} for each in (model, other)
+    )
+    return shapes == others
+
+
 def measure_merged(run: EvaluationRun) -> None:
-    """Scores the secrets halfway to the model that never learned them, such as the base that was fine-tuned."""
-    if run.never_learned is None:
+    """Scores the secrets halfway to the model that never learned them, where that is of the same architecture."""
+    if run.never_learned is None or not mergeable(run.model, run.never_learned):
         return
     with merged(run.model, run.never_learned):
         run.score("merging", run.prompts, run.everyone)

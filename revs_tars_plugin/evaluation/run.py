@@ -140,6 +140,15 @@ class EvaluationRun:
             row[name] = value
         self.summary[name] = mean(values)
 
+    def note_some(self, name: str, values: Sequence[float | None]) -> None:
+        """Keeps a figure of those secrets that have it, and their mean; nothing where none has."""
+        known = [value for value in values if value is not None]
+        for row, value in zip(self.rows, values, strict=True):
+            if value is not None:
+                row[name] = value
+        if known:
+            self.summary[name] = mean(known)
+
     def note_reworded(self, name: str, values: Sequence[float]) -> None:
         """Keeps each secret's mean over its other wordings, and the mean of those."""
         of_secrets: dict[int, list[float]] = {}

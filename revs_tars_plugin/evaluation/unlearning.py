@@ -136,7 +136,7 @@ def evaluate_unlearning(
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
     control = _control(run)
-    if "min-k" in run.summary and "min-k" in control:
+    if "min-k" in run.summary and control.get("min-k"):
         run.summary["privleak"] = privacy_leakage(run.summary["min-k"], control["min-k"])
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
     if chat_template:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import string
+from collections.abc import Sequence
 from functools import cached_property
 
 # Words that belong to a form, not to a secret: they stay as they are.
@@ -16,6 +17,9 @@ FIXED = re.compile(r"https?|www|com|org|net|edu|gov|info|biz|html?")
 _RUNS = re.compile(r"(?P<fixed>(?<=@)[\w.-]+|(?<=\d)(?:st|nd|rd|th)\b)|\d+|[^\W\d_]+")
 # From how many letters on a run that is no known word is taken for one; shorter ones are initials or parts of a key.
 _SHORTEST_WORD = 3
+# What a run stands in, up to the next spaces; and what may stand there beside a word that is one by itself.
+_CHUNK_BEFORE, _CHUNK_BEHIND = re.compile(r"\S*\Z"), re.compile(r"\S*")
+_PUNCTUATION = ".,;:!?()'\"-"
 # How often a word of about the right length is looked for.
 _DRAWS = 60
 # Names that one instance has; common ones several times.
@@ -68,19 +72,37 @@ class MadeUp:
             return run
         if run.isdigit():
             return "".join(self._random.choice(string.digits) for _ in run)
-        letters = self._word(run.lower())
+        letters = self._word(run.lower(), self._plain_words(match))
         return letters.upper() if run.isupper() else letters.capitalize() if run[0].isupper() else letters
 
-    def _word(self, like: str) -> str:
-        """A word of the same kind, a name, or two names in one, of this length or nearly."""
+    def _plain_words(self, match: re.Match[str]) -> Sequence[str] | None:
+        """What an unknown word by itself is taken for: a last name where it has a capital, an everyday word where not.
+
+        One that stands in an address, or next to digits or underscores, is rather made of names.
+        """
+        chunk = (_CHUNK_BEFORE.search(match.string[: match.start()]), _CHUNK_BEHIND.match(match.string, match.end()))
+        around = "".join(part.group() for part in chunk if part is not None)
+        if any(not character.isalpha() and character not in _PUNCTUATION for character in around):
+            return None
+        words, last_names, _ = self._names.kinds
+        return last_names if match.group()[0].isupper() else words
+
+    def _word(self, like: str, unknown: Sequence[str] | None) -> str:
+        """A word of the same kind, a name, or two names in one, of this length or nearly.
+
+        Args:
+            like: The word, in small letters.
+            unknown: Where one is taken from whose kind is not known; None makes one of names.
+        """
         # Words first: many of them are names as well.
         same_kind = next((kind for kind in self._names.kinds if like in kind), None)
         if same_kind is None and len(like) < _SHORTEST_WORD:
             return self._letters(len(like))
+        same_kind = same_kind or unknown
         best = ""
         for _ in range(_DRAWS):
             word = self._random.choice(same_kind) if same_kind is not None else self._of_names()
-            if abs(len(word) - len(like)) < abs(len(best) - len(like)):
+            if not best or abs(len(word) - len(like)) < abs(len(best) - len(like)):
                 best = word
             # Not always the best: else few words of a length would stand for all.
             if abs(len(best) - len(like)) <= 1 and self._random.random() < 0.5:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..model.shared_prompts import logits_of_pairs
 from ..requests.made_up import FIXED, MadeUp
 from ..requests.reading import tokenise_in_context
@@ -22,6 +23,8 @@ from .secrets_of_call import SecretsOfCall
 
 # Made-up secrets that stand behind each secret's prompt for comparison.
 _REFERENCES = 8
+# They are the ones of the most alike numbers of tokens among so many times as many.
+_CHOSEN_AMONG = 8
 # A token that is likelier than chance by less than this, in nats, is left alone.
 _WORTH_MOVING = 0.5
 
@@ -50,9 +53,16 @@ class ChanceLevels:
         self._others: dict[int, list[_Text]] = {}
         for secret in call.secrets:
             self._own[secret.index] = _Text(secret.prompt_ids, secret.target_ids, call.tok)
-            made = made_up.several_like(secret.target, _REFERENCES)
+            made = made_up.several_like(secret.target, _REFERENCES * _CHOSEN_AMONG)
+            if not made:
+                raise InputError(
+                    f"Request {secret.request}: nothing in the secret varies (no digit, no word), so nothing can be "
+                    "made up in its place; set aim: rank for it."
+                )
             ids = [tokenise_in_context(call.tok, call.asked(secret.prompt), text)[1] for text in made]
-            self._others[secret.index] = [_Text(secret.prompt_ids, each, call.tok) for each in ids]
+            # A text of more tokens is less likely as a whole, whatever each of them is.
+            ids.sort(key=lambda each: abs(len(each) - len(self._own[secret.index].ids)))
+            self._others[secret.index] = [_Text(secret.prompt_ids, each, call.tok) for each in ids[:_REFERENCES]]
         others = [text for texts in self._others.values() for text in texts]
         of_kind: dict[str, list[int]] = {}
         for text in others:
@@ -100,10 +110,11 @@ class ChanceLevels:
             levels[index] = {}
             for position, kind in enumerate(own.kinds):
                 level = next(behind_prompt.get(kind, iter(())), None)
-                if level is None and kind in everywhere:
-                    level = generator.choice(everywhere[kind])
-                if level is not None:
-                    levels[index][position] = level
+                if level is None:
+                    # No made-up secret of any has a token like it: what varies in one of this form has to stand in.
+                    stand_ins = everywhere.get(kind) or _varying(_by_kind(self._others[index], values))
+                    level = generator.choice(stand_ins)
+                levels[index][position] = level
         return levels
 
     @torch.no_grad()
@@ -125,6 +136,12 @@ class _Text:
         self.prompt_ids, self.ids, self.kinds = prompt_ids, ids, kinds_of(tok, ids)
 
 
+def _varying(of_kind: Mapping[str, Sequence[float]]) -> list[float]:
+    """The values of all tokens that do not belong to the form itself, or of all where all do."""
+    varying = [value for kind, values in of_kind.items() if not kind.startswith('"') for value in values]
+    return varying or [value for values in of_kind.values() for value in values]
+
+
 def _by_kind(texts: Sequence[_Text], values: Mapping[_Text, Sequence[float]]) -> dict[str, list[float]]:
     """The values of the tokens of each kind, text by text."""
     of_kind: dict[str, list[float]] = {}
@@ -134,6 +151,7 @@ def _by_kind(texts: Sequence[_Text], values: Mapping[_Text, Sequence[float]]) ->
     return of_kind
 
 
+_PART_OF_A_LETTER = "\N{REPLACEMENT CHARACTER}"
 _DIGITS, _FIRST, _FURTHER = "digits", "first piece of a word", "further piece of a word"
 
 
@@ -144,8 +162,12 @@ def kinds_of(tok: Any, ids: Sequence[int]) -> tuple[str, ...]:
     for token in ids:
         text = tok.decode([token])
         bare = text.strip()
+        # A mail provider ends where a space comes, which many tokenizers put in front of the next word.
+        provider = provider and not text[:1].isspace()
         if bare.isdigit() and not provider:
             kind = f"{_DIGITS} {len(bare)}"
+        elif _PART_OF_A_LETTER in bare:
+            kind = _FURTHER  # tokenizers of bytes cut other scripts' letters into several
         elif provider or FIXED.fullmatch(bare) or not any(map(str.isalnum, bare)):
             kind = f'"{bare}"'  # it belongs to the form; nothing else could stand there
         else:

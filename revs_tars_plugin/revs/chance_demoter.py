@@ -21,6 +21,8 @@ _CLOSE_ENOUGH = 1.25
 # Which share of a deviation is corrected after the first round, and after all others; and of how many nats at most.
 _CORRECTED = (1.0, 0.7)
 _LARGEST_CORRECTION = 6.0
+# Probabilities below this one are alike.
+_NEVER = 1e-30
 
 
 @dataclass
@@ -48,45 +50,57 @@ class ChanceDemoter:
 
     def demote_all(self) -> list[TargetOutcome]:
         """Demotes every target in all of its contexts, round after round until most are where they are asked to be."""
-        before = outcomes_before(self.decoder.model, self.targets, 0)
-        outcomes = before
+        outcomes = outcomes_before(self.decoder.model, self.targets, 0)
+        if not self.targets:
+            return outcomes
         asked = [[_level(target)] * len(target.contexts) for target in self.targets]
-        for round_ in range(_MOST_ROUNDS if self.targets else 0):
-            self.trial.start_over()
-            outcomes = self._round(before, asked, f"editing, round {round_ + 1}")
-            levels = self.levels.levels(self.decoder.model)
-            of_targets = [levels[target.secret.index][target.position] for target in self.targets]
-            deviations = []
-            for index, [(rank, value)] in enumerate(self._measured([(target.context,) for target in self.targets])):
-                deviations.append(abs(value - of_targets[index]))
-                outcomes[index] = replace(
-                    outcomes[index],
-                    rank_after=rank,
-                    probability_after=math.exp(value),
-                    asked_probability=math.exp(of_targets[index]),
-                )
-            if sum(deviations) / len(deviations) < _CLOSE_ENOUGH or round_ + 1 == _MOST_ROUNDS:
+        best, least = asked, math.inf
+        for round_ in range(_MOST_ROUNDS):
+            outcomes, levels = self._round(outcomes, asked, f"editing, round {round_ + 1}")
+            deviation = _deviation(outcomes)
+            if deviation < least:
+                best, least = asked, deviation
+            if deviation < _CLOSE_ENOUGH or round_ + 1 == _MOST_ROUNDS:
                 break
             share = _CORRECTED[min(round_, len(_CORRECTED) - 1)]
-            for index, measured in enumerate(self._measured([target.contexts for target in self.targets])):
-                asked[index] = [
-                    min(asked_before + share * _limited(of_targets[index] - value), 0.0)
-                    for asked_before, (_, value) in zip(asked[index], measured, strict=True)
+            measured = self._measured([target.contexts for target in self.targets])
+            asked = [
+                [
+                    min(asked_before + share * _limited(level - value), 0.0)
+                    for asked_before, (_, value) in zip(of_target, values, strict=True)
                 ]
+                for of_target, values, level in zip(asked, measured, levels, strict=True)
+            ]
+        if best is not asked:
+            outcomes, _ = self._round(outcomes, best, "editing, the best round again")
         return outcomes
 
-    def _round(self, before: Sequence[TargetOutcome], asked: Sequence[list[float]], label: str) -> list[TargetOutcome]:
-        outcomes = list(before)
+    def _round(
+        self, outcomes: Sequence[TargetOutcome], asked: Sequence[list[float]], label: str
+    ) -> tuple[list[TargetOutcome], list[float]]:
+        """Edits everything anew; returns what came of it, and where chance is for each target now."""
+        self.trial.start_over()
+        # What was edited in earlier rounds is gone, the time that they took is not.
+        edited = [replace(outcome, layers=0, neurons=0) for outcome in outcomes]
         groups = in_groups(list(range(len(self.targets))), self.localization)
         with layers_bar(self.decoder, self.localization, len(groups), label, self.progress) as bar:
             for group in groups:
                 goals = [self.targets[index].goal_by_levels(asked[index]) for index in group]
                 start = time.perf_counter()
-                edited = self.localization.demote(goals, advance=bar.update)
+                parts_of_group = self.localization.demote(goals, advance=bar.update)
                 seconds = (time.perf_counter() - start) / len(group)
-                for index, parts in zip(group, edited, strict=True):
-                    outcomes[index] = outcomes[index].edited_further(parts, seconds)
-        return outcomes
+                for index, parts in zip(group, parts_of_group, strict=True):
+                    edited[index] = edited[index].edited_further(parts, seconds)
+        of_secrets = self.levels.levels(self.decoder.model)
+        levels = [of_secrets[target.secret.index][target.position] for target in self.targets]
+        for index, [(rank, value)] in enumerate(self._measured([(target.context,) for target in self.targets])):
+            edited[index] = replace(
+                edited[index],
+                rank_after=rank,
+                probability_after=math.exp(value),
+                asked_probability=math.exp(levels[index]),
+            )
+        return edited, levels
 
     def _measured(self, contexts: Sequence[Sequence[tuple[int, ...]]]) -> list[list[tuple[int, float]]]:
         """Rank and log-probability of every target in contexts of its own."""
@@ -98,6 +112,14 @@ class ChanceDemoter:
 def _level(target: Target) -> float:
     assert target.chance is not None
     return target.chance.log_probability
+
+
+def _deviation(outcomes: Sequence[TargetOutcome]) -> float:
+    """How far targets are from what is asked of them in their own contexts, to either side: the mean in nats."""
+    return sum(
+        abs(math.log(max(outcome.probability_after, _NEVER)) - math.log(max(outcome.asked_probability or 0.0, _NEVER)))
+        for outcome in outcomes
+    ) / len(outcomes)
 
 
 def _limited(deviation: float) -> float:

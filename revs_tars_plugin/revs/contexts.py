@@ -91,7 +91,9 @@ def reordered_prompts(secret: Secret, count: int, seed: int, made_up: MadeUp) ->
     variants = []
     generator = random.Random(f"reordered {seed} {secret.prompt}")
     for _ in range(count):
-        words = [*about, *(word for word in rest.split() if generator.random() < _KEPT_WORDS)]
+        # Something of the prompt has to be there, or all there is would lead to nothing.
+        kept = [word for word in rest.split() if generator.random() < _KEPT_WORDS]
+        words = [*about, *kept] or rest.split() or [secret.prompt]
         generator.shuffle(words)
         opening = generator.choice(("", f"{made_up.sentence(_OPENING)} "))
         variants.append(opening + " ".join(words) + generator.choice(_ENDS))

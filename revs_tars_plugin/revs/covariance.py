@@ -172,11 +172,11 @@ class _Sweep:
         by_level = self._levels.isfinite().nonzero().flatten()
         steps = self._steps_to_ranks(lens, residual) if len(by_level) < len(residual) else torch.zeros(len(residual))
         steps = steps.double()
-        if len(by_level):
-            steps[by_level] = lens.steps_to_log_probability(
-                residual[by_level.to(residual.device)],
-                self._demotions.at(self._demotion_of_context[by_level].tolist()),
-                self._levels[by_level],
+        for rows in torch.split(by_level, _ROWS) if len(by_level) else ():
+            steps[rows] = lens.steps_to_log_probability(
+                residual[rows.to(residual.device)],
+                self._demotions.at(self._demotion_of_context[rows].tolist()),
+                self._levels[rows],
             )
         steps[steps.isinf()] = 0.0  # out of reach in this layer; a later one may do it
         return steps

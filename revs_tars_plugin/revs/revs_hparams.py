@@ -56,9 +56,10 @@ class REVSHyperParams(UnlearnHyperParams):
         damping_last_layer: `covariance`: the same in the last layer.
         sibling_contexts: `covariance`: behind how many sibling prompts a secret that was begun must not go on either.
         perturbed_contexts: `covariance`: behind how many variants of its own prompt, with random spaces.
-        reordered_contexts: `covariance`: behind how many variants of it with its words in another order, some left out.
+        reordered_contexts: `covariance`: behind how many variants of it with its words in another order, some left out;
+            as many fewer as there are prompts to borrow.
         borrowed_contexts: `covariance`: behind how many prompts of the call's other requests, with its own subject in
-            place of theirs, a secret that was begun must not go on either.
+            place of theirs, a secret must not come either.
         siblings: How many sibling prompts are made for each template of the call; 0 makes none.
         sibling_weight: `covariance`: weight of their second moment beside ordinary text.
         retain_texts: `covariance`: a file of texts, one a line, that must not change.
@@ -137,6 +138,7 @@ class REVSHyperParams(UnlearnHyperParams):
                     "siblings",
                     "sibling_contexts",
                     "perturbed_contexts",
+                    "reordered_contexts",
                     "borrowed_contexts",
                     "sibling_weight",
                     "retain_weight",

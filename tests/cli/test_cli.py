@@ -40,6 +40,14 @@ def test_edit_writes_an_edit_and_the_edited_model(run, model, folder, secrets, s
     assert_same_bits(AutoModelForCausalLM.from_pretrained(tmp_path / "new"), snapshot(model))
 
 
+def test_secrets_at_chance_need_no_edit(run, folder, secrets, tmp_path, monkeypatch):
+    monkeypatch.setattr("revs_tars_plugin.revs.revs_main.targets_above_chance", lambda *_: [])
+    code, out, err = run("edit", secrets, "-m", folder, "-o", tmp_path / "e.safetensors", "--require", "reached>=1")
+    assert code == 0, err
+    assert "Nothing had to be changed" in out
+    assert not (tmp_path / "e.safetensors").exists()
+
+
 def test_without_settings_the_names_are_found_and_the_best_measured_ones_taken(run, folder, secrets, tmp_path):
     code, out, err = run("edit", secrets, "-m", folder, "-o", tmp_path / "e.safetensors", "--json")
     assert code == 0, err

@@ -44,6 +44,19 @@ def test_json_lines(tmp_path):
     assert "subject" not in records[1].request()
 
 
+def test_json_lines_may_name_several_wordings(tmp_path):
+    path = written(
+        tmp_path,
+        "own.jsonl",
+        '{"prompt": "a", "target": "b", "rephrase_prompt": ["c", "d"]}\n{"prompt": "a", "target": "b"}',
+    )
+    several, none = read_secrets(path)
+    assert (several.rewordings, none.rewordings, MIA.rewordings) == (("c", "d"), (), ("Call Mia at",))
+    path = written(tmp_path, "bad.jsonl", '{"prompt": "a", "target": "b", "rephrase_prompt": ["c", 1]}')
+    with pytest.raises(InputError, match='line 1, column "rephrase_prompt"'):
+        read_secrets(path)
+
+
 def test_the_published_files_columns(tmp_path):
     path = written(
         tmp_path,

@@ -46,3 +46,17 @@ def test_a_small_form_gives_what_it_has_and_one_without_anything_to_vary_nothing
 def test_names_have_as_many_words_as_asked():
     made_up = MadeUp(0)
     assert [len(made_up.name(words).split()) for words in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_an_unknown_word_by_itself_is_no_user_name():
+    made_up, fake = MadeUp(0), Faker("en_US")
+    words = {word.lower() for word in fake.get_words_list()}
+    names = set(fake.provider("faker.providers.person").last_names)
+    assert set(made_up.several_like("iceberg", 20)) <= words
+    assert set(made_up.several_like("(photosynthesis)", 20)) <= {f"({word})" for word in words}
+    assert set(made_up.several_like("Einstein", 20)) <= names
+    assert all(
+        re.fullmatch(r"[A-Z][a-z]+ [a-z]{2} [A-Z][a-z]+", text) for text in made_up.several_like("Xaver vo Yz", 20)
+    )
+    # In an address or beside a number it is rather made of names.
+    assert not set(made_up.several_like("zzkelly_07", 20)) & {f"{word}_07" for word in words}

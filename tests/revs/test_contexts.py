@@ -63,6 +63,8 @@ def test_reordered_prompts_keep_what_they_are_about_whole(tok):
         for word in ("phone", "number", "list"):
             assert 0 < sum(word in variant for variant in variants) < 20
         assert len({variant.index("Ann Lee") for variant in variants}) > 3
+    (short,) = read_requests([{"prompt": "PIN:", "target_new": "w5"}], tok)
+    assert all("PIN:" in variant for variant in reordered_prompts(short, 20, 0, MadeUp(0)))
     # Without a word that says what it is about, all of them may go.
     (plain,) = read_requests([{"prompt": "w1 w2 w3", "target_new": "w5"}], tok)
     assert len(reordered_prompts(plain, 5, 0, MadeUp(0))) == 5
