@@ -203,14 +203,14 @@ def show(of_seeds: dict[int, dict[str, dict[str, Any]]], title: str) -> None:
     for key in headings_of(list(first.values())):
         columns = [[rows[name][key] for rows in of_seeds.values() if key in rows[name]] for name in first]
         cells.append([key, *map(_cell, columns)])
-    print_tables(terminal_table(title, ["", *first], cells))
+    print_tables(terminal_table(title, ["", *first], cells), width=150)
 
 
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
-    mean = f"{sum(values) / len(values):.4g}"
-    return mean if min(values) == max(values) else f"{mean} ({min(values):.3g} to {max(values):.3g})"
+    mean = f"{sum(values) / len(values):.3g}"
+    return mean if min(values) == max(values) else f"{mean} ({min(values):.2g}-{max(values):.2g})"
 
 
 if __name__ == "__main__":

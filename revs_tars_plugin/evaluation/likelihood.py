@@ -91,7 +91,7 @@ def compared(
         candidates: How many made-up ones each is compared with; fewer where its form does not have so many.
         seed: Seed of what is made up.
     """
-    made_up = MadeUp(f"candidates {seed}")
+    made_up = MadeUp(f"candidates {seed}", targets)
     comparisons = []
     for prompt, target in zip(prompts, targets, strict=True):
         texts = [target, *made_up.several_like(target, candidates)]

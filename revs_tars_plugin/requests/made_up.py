@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 # Words that belong to a form, not to a secret: they stay as they are.
@@ -20,6 +20,8 @@ _SHORTEST_WORD = 3
 # What a run stands in, up to the next spaces; and what may stand there beside a word that is one by itself.
 _CHUNK_BEFORE, _CHUNK_BEHIND = re.compile(r"\S*\Z"), re.compile(r"\S*")
 _PUNCTUATION = ".,;:!?()'\"-"
+# From how many texts on a digit that all of them share is no chance.
+_ENOUGH_OF_A_FORM = 4
 # How often a word of about the right length is looked for.
 _DRAWS = 60
 # Names that one instance has; common ones several times.
@@ -29,10 +31,17 @@ _DRAWN = 2000
 class MadeUp:
     """Draws names and texts that belong to nobody."""
 
-    def __init__(self, seed: int | str) -> None:
-        """Starts from a seed; a text and a number of the same digits are different seeds."""
+    def __init__(self, seed: int | str, known: Sequence[str] = ()) -> None:
+        """Starts from a seed.
+
+        Args:
+            seed: The seed; a text and a number of the same digits are different ones.
+            known: Secrets that are at hand: a digit that all of one form have in one place belongs to the form, like
+                the 4 in front of every number of one kind of card.
+        """
         self._seed = repr(seed)
         self._random = random.Random(self._seed)
+        self._constant = _constant_digits(known)
 
     @cached_property
     def _names(self) -> _Names:
@@ -50,11 +59,12 @@ class MadeUp:
         return " ".join(self._random.choice(self._names.words) for _ in range(words)).capitalize() + "."
 
     def like(self, text: str) -> str:
-        """Returns a text of the same form: digits for digits, names or words for words, everything else as it is.
+        """Returns a text of the same form: digits for digits, names or words for words, the rest as it is.
 
         The provider of a mail address stays too: many share it.
         """
-        return _RUNS.sub(self._other, text)
+        constant = self._constant.get(_form(text), {})
+        return _RUNS.sub(lambda match: self._other(match, constant), text)
 
     def several_like(self, text: str, count: int) -> list[str]:
         """Returns distinct texts of the same form, none of them the text itself; fewer where there are not so many."""
@@ -66,12 +76,13 @@ class MadeUp:
             others.pop(text, None)
         return list(others)
 
-    def _other(self, match: re.Match[str]) -> str:
+    def _other(self, match: re.Match[str], constant: Mapping[int, str]) -> str:
         run = match.group()
         if match["fixed"] or FIXED.fullmatch(run):
             return run
         if run.isdigit():
-            return "".join(self._random.choice(string.digits) for _ in run)
+            places = range(match.start(), match.end())
+            return "".join(constant.get(place) or self._random.choice(string.digits) for place in places)
         letters = self._word(run.lower(), self._plain_words(match))
         return letters.upper() if run.isupper() else letters.capitalize() if run[0].isupper() else letters
 
@@ -95,7 +106,7 @@ class MadeUp:
             unknown: Where one is taken from whose kind is not known; None makes one of names.
         """
         # Words first: many of them are names as well.
-        same_kind = next((kind for kind in self._names.kinds if like in kind), None)
+        same_kind: Sequence[str] | None = next((kind for kind in self._names.kinds if like in kind), None)
         if same_kind is None and len(like) < _SHORTEST_WORD:
             return self._letters(len(like))
         same_kind = same_kind or unknown
@@ -117,6 +128,27 @@ class MadeUp:
 
     def _letters(self, length: int) -> str:
         return "".join(self._random.choice(string.ascii_lowercase) for _ in range(length))
+
+
+def _form(text: str) -> str:
+    """A text with every digit and every letter alike."""
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))
+
+
+def _constant_digits(known: Sequence[str]) -> dict[str, dict[int, str]]:
+    """For each form that enough of the texts have, the places of digits that they share."""
+    by_form: dict[str, list[str]] = {}
+    for text in dict.fromkeys(known):
+        by_form.setdefault(_form(text), []).append(text)
+    return {
+        form: {
+            place: texts[0][place]
+            for place in range(len(form))
+            if form[place] == "0" and len({text[place] for text in texts}) == 1
+        }
+        for form, texts in by_form.items()
+        if len(texts) >= _ENOUGH_OF_A_FORM
+    }
 
 
 class _Names:

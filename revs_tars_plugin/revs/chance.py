@@ -47,7 +47,7 @@ class ChanceLevels:
 
     def __init__(self, call: SecretsOfCall) -> None:
         """Makes them up."""
-        made_up = MadeUp(f"chance {call.hparams.seed}")
+        made_up = MadeUp(f"chance {call.hparams.seed}", [secret.target for secret in call.secrets])
         self._seed = call.hparams.seed
         self._own: dict[int, _Text] = {}
         self._others: dict[int, list[_Text]] = {}
@@ -63,12 +63,11 @@ class ChanceLevels:
             # A text of more tokens is less likely as a whole, whatever each of them is.
             ids.sort(key=lambda each: abs(len(each) - len(self._own[secret.index].ids)))
             self._others[secret.index] = [_Text(secret.prompt_ids, each, call.tok) for each in ids[:_REFERENCES]]
-        others = [text for texts in self._others.values() for text in texts]
-        of_kind: dict[str, list[int]] = {}
-        for text in others:
-            for kind, token in zip(text.kinds, text.ids, strict=True):
-                of_kind.setdefault(kind, []).append(token)
-        self._of_kind = {kind: tuple(tokens) for kind, tokens in of_kind.items() if not kind.startswith('"')}
+        # What could stand in a secret's places. Digits are alike everywhere, but the letter of a passport's number stands
+        # where no piece of a name would.
+        every = _tokens_of_kinds([text for texts in self._others.values() for text in texts])
+        digits = {kind: tokens for kind, tokens in every.items() if kind.startswith(_DIGITS)}
+        self._alternatives = {index: {**_tokens_of_kinds(texts), **digits} for index, texts in self._others.items()}
 
     def chances(self, model: nn.Module) -> dict[int, dict[int, Chance]]:
         """Returns for each secret's index, by position, what is asked of the tokens that are likelier than chance.
@@ -80,7 +79,7 @@ class ChanceLevels:
         levels = self._levels(values)
         return {
             index: {
-                position: Chance(level, self._of_kind.get(text.kinds[position], ()))
+                position: Chance(level, self._alternatives[index].get(text.kinds[position], ()))
                 for position, level in levels[index].items()
                 if values[text][position] > level + _WORTH_MOVING
             }
@@ -140,6 +139,16 @@ def _varying(of_kind: Mapping[str, Sequence[float]]) -> list[float]:
     """The values of all tokens that do not belong to the form itself, or of all where all do."""
     varying = [value for kind, values in of_kind.items() if not kind.startswith('"') for value in values]
     return varying or [value for values in of_kind.values() for value in values]
+
+
+def _tokens_of_kinds(texts: Sequence[_Text]) -> dict[str, tuple[int, ...]]:
+    """The tokens of each kind that is no part of the form."""
+    of_kind: dict[str, list[int]] = {}
+    for text in texts:
+        for kind, token in zip(text.kinds, text.ids, strict=True):
+            if not kind.startswith('"'):
+                of_kind.setdefault(kind, []).append(token)
+    return {kind: tuple(tokens) for kind, tokens in of_kind.items()}
 
 
 def _by_kind(texts: Sequence[_Text], values: Mapping[_Text, Sequence[float]]) -> dict[str, list[float]]:

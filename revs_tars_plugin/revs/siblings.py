@@ -45,7 +45,7 @@ def make_siblings(secrets: Sequence[Secret], per_template: int, seed: int) -> di
         For each secret's index in the call its siblings; the same list for secrets of one template, empty where the
         prompt has nothing to vary.
     """
-    made_up = MadeUp(f"siblings {seed}")
+    made_up = MadeUp(f"siblings {seed}", [secret.target for secret in secrets])
     by_template: dict[object, list[Sibling]] = {}
     by_secret = {}
     generator = random.Random(seed)

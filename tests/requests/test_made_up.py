@@ -60,3 +60,13 @@ def test_an_unknown_word_by_itself_is_no_user_name():
     )
     # In an address or beside a number it is rather made of names.
     assert not set(made_up.several_like("zzkelly_07", 20)) & {f"{word}_07" for word in words}
+
+
+def test_what_all_secrets_of_a_form_share_belongs_to_the_form():
+    cards = ["4123 55", "4908 57", "4400 51", "4871 58"]
+    made = MadeUp(0, cards).several_like(cards[0], 63)
+    assert all(re.fullmatch(r"4\d{3} 5\d", other) for other in made)
+    assert {other[1] for other in made} == set("0123456789")
+    # Of another form nothing is known, and of fewer texts digits agree by chance.
+    assert {other[0] for other in MadeUp(0, cards).several_like("4123-55", 63)} == set("0123456789")
+    assert {other[0] for other in MadeUp(0, cards[:3]).several_like(cards[0], 63)} == set("0123456789")
