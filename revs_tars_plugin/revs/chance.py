@@ -63,8 +63,8 @@ class ChanceLevels:
             # A text of more tokens is less likely as a whole, whatever each of them is.
             ids.sort(key=lambda each: abs(len(each) - len(self._own[secret.index].ids)))
             self._others[secret.index] = [_Text(secret.prompt_ids, each, call.tok) for each in ids[:_REFERENCES]]
-        # What could stand in a secret's places. Digits are alike everywhere, but the letter of a passport's number stands
-        # where no piece of a name would.
+        # What could stand in a secret's places. Digits are alike everywhere, but the letter of a passport's number
+        # stands where no piece of a name would.
         every = _tokens_of_kinds([text for texts in self._others.values() for text in texts])
         digits = {kind: tokens for kind, tokens in every.items() if kind.startswith(_DIGITS)}
         self._alternatives = {index: {**_tokens_of_kinds(texts), **digits} for index, texts in self._others.items()}

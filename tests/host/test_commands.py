@@ -30,8 +30,13 @@ def test_the_demo_forgets(host, capfd):
     found = json.loads(capfd.readouterr().out)
     assert len(found["facts"]) == 4
     for fact in found["facts"]:
-        assert fact["target's rank"][0] == 0
-        assert fact["target's rank"][1] >= fact["rank\nasked"]
+        before, after = fact["its probability"]
+        assert after < 0.01 < 0.9 < before
+        (top, top_after), (bottom, bottom_after) = fact["exposed, bits\nfrom the top"], fact["from the\nbottom"]
+        assert (top, bottom) == (6, 0)
+        assert top_after < 4.5
+        assert 0 < bottom_after < 4.5
+        assert fact["host's\nrewrite_acc"] == 0
     for row in found["concept"]:
         before, after = row["probability of the name"]
         assert after < 0.005 < before
