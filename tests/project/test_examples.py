@@ -31,11 +31,12 @@ def _numbers(text):
 
 def test_forget_secrets(run):
     said = run("forget_secrets")
-    generated, efficacy, _, _ = _numbers(said["before"])
-    assert generated > 0.5 > efficacy
-    generated, efficacy, lens, kept = _numbers(said["after"])
+    generated, top, bottom, _ = _numbers(said["before"])
+    assert generated > 0.5
+    assert (top, bottom) == (6, 0)
+    generated, top, bottom, kept = _numbers(said["after"])
     assert generated == 0
-    assert min(efficacy, lens) > 0.6
+    assert max(top, bottom) < 4.5
     assert kept > 0.5
 
 
