@@ -53,13 +53,13 @@ def _bits(comparison: Comparison, end: str) -> float | None:
 def note_exposures(run: EvaluationRun, name: str, comparisons: Sequence[Comparison]) -> None:
     """Keeps each secret's exposure from both ends, and the means."""
     for end in ("top", "bottom"):
-        run.note_some(f"{name}, {end}", [_bits(comparison, end) for comparison in comparisons])
+        run.note(f"{name}, {end}", [_bits(comparison, end) for comparison in comparisons])
 
 
 def measure_exposure(run: EvaluationRun) -> None:
     """Compares every secret with made-up ones, and behind its other wordings once more."""
     note_exposures(run, "exposure", run.comparisons)
-    run.note_some("exposure, two-sided", [_bits(comparison, "two_sided") for comparison in run.comparisons])
+    run.note("exposure, two-sided", [_bits(comparison, "two_sided") for comparison in run.comparisons])
     reworded = [Exposure.of(comparison) for comparison in run.reworded_comparisons]
     if reworded:
         run.note_reworded("exposure, reworded, top", [exposure.top for exposure in reworded])

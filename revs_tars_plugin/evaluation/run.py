@@ -134,13 +134,7 @@ class EvaluationRun:
         targets = [self.targets[index] for index, _ in self.rewordings]
         return compared(self.model, self.tok, self.asked(prompts), targets, seed=self.options.seed)
 
-    def note(self, name: str, values: Sequence[float]) -> None:
-        """Keeps a figure of every secret, and their mean."""
-        for row, value in zip(self.rows, values, strict=True):
-            row[name] = value
-        self.summary[name] = mean(values)
-
-    def note_some(self, name: str, values: Sequence[float | None]) -> None:
+    def note(self, name: str, values: Sequence[float | None]) -> None:
         """Keeps a figure of those secrets that have it, and their mean; nothing where none has."""
         known = [value for value in values if value is not None]
         for row, value in zip(self.rows, values, strict=True):
