@@ -34,14 +34,13 @@ from revs_tars_plugin.data import SecretRecord, read_secrets
 from revs_tars_plugin.data.bundled_model import demo_model
 from revs_tars_plugin.data.drawn_secrets import drawn_secrets, strangers_to
 from revs_tars_plugin.data.memorised import memorised_model
-from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning, still_generated
+from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning, guided_shares, still_generated
+from revs_tars_plugin.evaluation.metrics import completed
 from revs_tars_plugin.formatting import headings_of, print_tables, terminal_table
 from revs_tars_plugin.requests.made_up import MadeUp
 
 # What the goals are about; the others are asked for by name.
-_ATTACKS = ("exposure", "form", "membership", "inverse greedy", "quantization", "relearning")
-# These need a model that never learned the secrets; what that says itself is "never learned".
-_COMPARING = ("guidance", "merging")
+_ATTACKS = ("exposure", "form", "membership", "enumeration", "inverse greedy", "quantization", "relearning")
 # Spaces are put elsewhere than the method puts them in its own perturbed contexts.
 _SEED = 4242
 
@@ -81,6 +80,7 @@ class _Seed:
     Attributes:
         number: The seed.
         model: A model that knows the secrets by heart.
+        base: What it was before it learned them.
         tok: Its tokenizer.
         stats: The folder of its second moments.
         forget: What it has to forget.
@@ -91,6 +91,7 @@ class _Seed:
 
     number: int
     model: torch.nn.Module
+    base: torch.nn.Module
     tok: Any
     stats: Path
     forget: list[SecretRecord]
@@ -127,7 +128,8 @@ class _Seed:
         forget, strangers = ([every[index] for index in chosen] for every in (secrets, strangers))
         print(f"Seed {number}: {len(forget)} secrets to forget, {len(retain)} to retain, known by heart.", flush=True)
         text = ordinary_text(model, tok, arguments, number)
-        return cls(number, model, tok, folder.parent / "stats", forget, strangers, retain, text)
+        base = AutoModelForCausalLM.from_pretrained(demo_model())
+        return cls(number, model, base, tok, folder.parent / "stats", forget, strangers, retain, text)
 
     def rows(self, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         """Measures the model as it is, what it says of strangers, and every variant."""
@@ -167,16 +169,18 @@ class _Seed:
                 places.setdefault(outcome.request, []).append(outcome.position)
             # A secret that lost no token was at chance before.
             places = {index: places.get(index) or [0] for index in range(len(records))}
-        comparing = set(_COMPARING).isdisjoint(attacks)
         shared: dict[str, Any] = {
             "names": REVSHyperParams.from_hparams("smollm2-135m"),
             "retain": self.retain if cost else (),
             "reference": self.text if cost else None,
-            "never_learned": None if comparing else AutoModelForCausalLM.from_pretrained(demo_model()),
             "attacks": attacks,
             "seed": _SEED,
         }
-        return dict(evaluate_unlearning(self.model, self.tok, records, positions=places, **shared).summary)
+        summary = evaluate_unlearning(self.model, self.tok, records, positions=places, **shared).summary
+        # What that other model says itself stands in "never learned" already, of secrets that nobody learned.
+        asked = [secret.prompt for secret in records], [secret.target for secret in records]
+        guided = guided_shares(self.model, self.base, self.tok, *asked)
+        return completed({**summary, "guidance": sum(share == 1 for share in guided) / len(guided)})
 
 
 def known(model: torch.nn.Module, tok: Any, secrets: list[SecretRecord]) -> list[int]:

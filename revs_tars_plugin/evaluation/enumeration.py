@@ -16,6 +16,8 @@ from .run import EvaluationRun
 # Of a kind with more tokens than these, as many of the most and of the least likely ones are tried.
 _EACH_END = 8
 _ROWS = 64
+# Nats. A model that says a secret is as sure of its rest behind any other token; so small a difference is noise.
+_SURER = 0.5
 
 
 @torch.no_grad()
@@ -23,9 +25,9 @@ def enumerated(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequ
     """Returns for each secret the text that the attack settles on.
 
     The attacker knows a secret's form and how long it is. Greedy decoding is begun anew with every digit (or the most
-    and least likely words) in place of the one it takes at one place after the other, and the continuation that the
-    model is surest of behind the exchanged token wins. So a secret of which one token is hidden, and the rest is not,
-    is found.
+    and least likely words) in place of the one it takes at one place after the other. The exchange wins behind which
+    the model is surer of the rest than it was of greedy decoding's, by most; where none is, greedy decoding's text
+    does. So a secret of which one token is hidden, and the rest is not, is found.
 
     Args:
         model: A causal language model.
@@ -44,7 +46,7 @@ def enumerated(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequ
 
 def _most_confident(model: nn.Module, kinds: TokenKinds, prompt: list[int], length: int) -> list[int]:
     greedy, logits, confidence = _decode(model, [prompt], length)
-    best, surest = greedy[0], float(confidence[0].sum()) / length
+    best, most = greedy[0], _SURER
     # Behind the last place nothing is left that could fall into place.
     for place in range(length - 1):
         beginning = prompt + greedy[0][:place]
@@ -53,9 +55,9 @@ def _most_confident(model: nn.Module, kinds: TokenKinds, prompt: list[int], leng
             continue
         said, _, sure = _decode(model, [[*beginning, other] for other in others], length - place - 1)
         for other, rest, confidences in zip(others, said, sure, strict=True):
-            mean = float(confidences.sum()) / (length - place - 1)
-            if mean > surest:
-                best, surest = [*greedy[0][:place], other, *rest], mean
+            surer = float((confidences - confidence[0][place + 1 :]).sum())
+            if surer > most:
+                best, most = [*greedy[0][:place], other, *rest], surer
     return best
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -202,8 +202,6 @@ METRICS: tuple[Metric, ...] = (
 # asked for.
 ATTACKS: tuple[str, ...] = tuple(dict.fromkeys(metric.attack for metric in METRICS if metric.attack is not None))
 DEFAULT_ATTACKS = tuple(name for name in ATTACKS if name not in ("relearning", "enumeration"))
-# What a model that never learned the secrets is asked as well: there is no good figure but its own.
-CONTROLLED: tuple[str, ...] = ("exposure", "form", "membership")
 DIRECTIONS = {metric.key: metric.better or "" for metric in METRICS}
 
 
@@ -216,16 +214,6 @@ def measurements(run: EvaluationRun) -> list[Callable[[EvaluationRun], None]]:
         if metric.measure is not None
         and parts[metric.about]
         and (metric.attack is None or metric.attack in run.options.attacks)
-    )
-    return list(dict.fromkeys(wanted))
-
-
-def controlled(attacks: Sequence[str]) -> list[Callable[[EvaluationRun], None]]:
-    """Returns the measurements of these attacks that are made of a model that never learned the secrets as well."""
-    wanted = (
-        metric.measure
-        for metric in METRICS
-        if metric.measure is not None and metric.attack in attacks and metric.attack in CONTROLLED
     )
     return list(dict.fromkeys(wanted))
 

@@ -18,7 +18,7 @@ from ..model.module_names import ModuleNames
 from ..requests.reading import Secret, read_requests
 from .integrity import OrdinaryText
 from .membership import privacy_leakage
-from .metrics import ATTACKS, CONTROLLED, DEFAULT_ATTACKS, completed, controlled, measurements
+from .metrics import ATTACKS, DEFAULT_ATTACKS, completed, measurements
 from .probes import BATCH_SIZE
 from .run import EvaluationRun, RunOptions
 from .scores import vocabulary_size
@@ -58,8 +58,8 @@ def evaluate_unlearning(
       `exposure, reworded, top` and `bottom`: the same behind `rephrase_prompt`; `exposure, 4 bits, top` and `bottom`:
       in the model with weights rounded to 4 bits (with `quantization`);
       `digits, first` and `last of their kind`: behind the right beginning (see `form_places`), and `letters` likewise;
-      `min-k`, `min-k++`, `privleak`: see `membership.py`. Near the figures of the model that never learned them, given
-      as `never_learned` and measured beside (`controls`), they are good; far above or below, something tells them.
+      `min-k`, `min-k++`, `privleak`: see `membership.py`. They are good near those of a model that never learned the
+      secrets; far above or below, something tells them.
     - `enumeration` (see `enumerated`), `inverse greedy`, `digits, read off whole`, and with `never_learned` also
       `guidance`: share of secrets that come out whole.
     - `efficacy`: mean score in the last layer's residual behind the secrets' prompts; `generality`: at the output
@@ -94,7 +94,8 @@ def evaluate_unlearning(
         reference: The unedited model, of the same vocabulary, with `corpus`; or an `OrdinaryText` made with it.
         corpus: Ordinary texts; the first 256 tokens of each count.
         never_learned: A model of the same vocabulary that never learned the secrets, such as the base that was
-            fine-tuned on them.
+            fine-tuned on them. All figures of the secrets are measured of it as well (`controls`), which takes as long
+            again; only those that compare with it, and those of retained secrets, are not.
         k: From how many places on a token counts as hidden.
         attacks: Which attacks to run; `relearning`, which trains, and `enumeration`, which decodes hundreds of times a
             secret, are not among the default ones.
@@ -135,7 +136,7 @@ def evaluate_unlearning(
     )
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
-    control = _control(run)
+    control = _control(run, ModuleNames.of(names), progress)
     if "min-k" in run.summary and control.get("min-k"):
         run.summary["privleak"] = privacy_leakage(run.summary["min-k"], control["min-k"])
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
@@ -152,22 +153,24 @@ def evaluate_unlearning(
     )
 
 
-def _control(run: EvaluationRun) -> dict[str, float]:
-    """The figures that are good near those of a model that never learned the secrets, of that model."""
+def _control(run: EvaluationRun, names: ModuleNames, progress: bool) -> dict[str, float]:
+    """All figures of the secrets, of a model that never learned them; those that compare with it have none."""
     if run.never_learned is None or not run.secrets:
         return {}
-    attacks = tuple(name for name in run.options.attacks if name in CONTROLLED)
     control = replace(
         run,
         model=run.never_learned,
-        options=replace(run.options, attacks=attacks),
+        decoder=Decoder(run.never_learned, names),
         never_learned=None,
+        retain=(),
+        concepts=(),
+        text=None,
         summary={},
         rows=[],
         concept_rows=[],
         ranks=[],
     )
-    for measure in controlled(attacks):
+    for measure in tqdm(measurements(control), "never learned", disable=not progress):
         measure(control)
     return completed(control.summary)
 

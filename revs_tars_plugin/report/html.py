@@ -47,6 +47,11 @@ class _BarPlot:
     label: str
 
 
+# In what the exposure of a secret is told; 63 made-up secrets stand beside each one.
+_EXPOSED = "exposure, "
+_MOST_BITS = 6.0
+
+
 # The methods of this package, which a comparison marks.
 _PUBLISHED = frozenset(name for name, method in METHODS.items() if method.paper is not None)
 _HIDDEN = _BarPlot("hiding", "Hidden under attack, k = {k}", "hidden", "1: hidden, 0: plain")
@@ -116,11 +121,13 @@ def evaluation_figures(content: Mapping[str, Any]) -> list[Figure]:
     moments = {moment: content[moment] for moment in ("before", "after") if moment in content}
     after = content["after"]
     k = after["settings"]["k"]
+    summaries = _summaries(content)
     figures = [
+        _exposures(summaries),
         _ranks(moments, k),
         *(_changes(edit, f"layers-{number}") for number, edit in enumerate(content["edits"], 1)),
-        _bars(_HIDDEN, moments, k),
-        _bars(_COMES_OUT, moments, k),
+        _bars(_HIDDEN, summaries, k),
+        _bars(_COMES_OUT, summaries, k),
         _divergences(after),
     ]
     return [drawn for drawn in figures if drawn is not None]
@@ -169,23 +176,60 @@ def _changes(edit: Mapping[str, Any], name: str) -> Figure | None:
     )
 
 
-def _bars(plot: _BarPlot, moments: Mapping[str, Mapping[str, Any]], k: int) -> Figure | None:
-    after = moments["after"]["summary"]
-    before = moments["before"]["summary"] if "before" in moments else {}
+def _summaries(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The figures before and after, and those of the model that never learned the secrets, where they were measured."""
+    found = {moment: content[moment]["summary"] for moment in ("before", "after") if moment in content}
+    return {**found, **content["after"].get("controls", {})}
+
+
+def _exposures(summaries: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    keys = [metric.key for metric in METRICS if metric.key.startswith(_EXPOSED) and metric.key in summaries["after"]]
+    if not keys:
+        return None
+    labels = [key.removeprefix(_EXPOSED) for key in keys]
+    top = {model: summary[keys[0]] for model, summary in summaries.items() if keys[0] in summary}
+    return Figure(
+        name="exposure",
+        title="Hidden, or forgotten?",
+        svg=plots.bars("exposure", labels, _series(summaries, keys), "bits", most=_MOST_BITS),
+        words="Where a secret stands among 63 made-up ones of its form: 6 bits is before all others, from the top "
+        "(what the model likes best) or from the bottom. One that was never learned has one to two bits from both; "
+        f"from the top {', '.join(f'{model} {value:.2f}' for model, value in top.items())}.",
+        headings=("from where", *summaries),
+        rows=_table(labels, summaries, keys),
+    )
+
+
+def _series(summaries: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> dict[str, list[float | None]]:
+    return {model: [summary.get(key) for key in keys] for model, summary in summaries.items()}
+
+
+def _table(
+    labels: Sequence[str], summaries: Mapping[str, Mapping[str, float]], keys: Sequence[str]
+) -> list[tuple[str, ...]]:
+    return [
+        (label, *(readable(summary.get(key)) for summary in summaries.values()))
+        for label, key in zip(labels, keys, strict=True)
+    ]
+
+
+def _bars(plot: _BarPlot, summaries: Mapping[str, Mapping[str, float]], k: int) -> Figure | None:
+    after = summaries["after"]
     metrics = [metric for metric in METRICS if metric.question == plot.question and metric.key in after]
     if not metrics:
         return None
+    keys = [metric.key for metric in metrics]
     labels = [metric.key.replace("_", " ") + (f" @{k}" if metric.ranked else "") for metric in metrics]
-    rows = [(text, before.get(m.key), after[m.key]) for text, m in zip(labels, metrics, strict=True)]
     # All metrics of one question have one direction.
-    worst = (min if metrics[0].better == "higher" else max)(rows, key=lambda row: row[2])
+    worst = (min if metrics[0].better == "higher" else max)(range(len(keys)), key=lambda row: after[keys[row]])
     return Figure(
         name=plot.name,
         title=plot.title.format(k=k),
-        svg=plots.bars(plot.name, rows, plot.label),
-        words=f"{len(rows)} measures ({plot.label}); the weakest after the edit: {worst[0]}, {worst[2]:.2f}.",
-        headings=("measure", *(["before"] if before else []), "after"),
-        rows=[(text, *([readable(old)] if before else []), readable(new)) for text, old, new in rows],
+        svg=plots.bars(plot.name, labels, _series(summaries, keys), plot.label),
+        words=f"{len(keys)} measures ({plot.label}); the weakest after the edit: {labels[worst]}, "
+        f"{after[keys[worst]]:.2f}.",
+        headings=("measure", *summaries),
+        rows=_table(labels, summaries, keys),
     )
 
 
@@ -230,13 +274,17 @@ def comparison_figure(content: Mapping[str, Any]) -> Figure | None:
 
 def _headlines(content: Mapping[str, Any]) -> list[dict[str, str]]:
     after = content["after"]["summary"]
-    before = content.get("before", {}).get("summary", {})
+    others = {model: summary for model, summary in _summaries(content).items() if model != "after"}
     return [
         {
             "name": metric.label,
             "after": readable(after[metric.key]),
             # The cost is measured against the model before the edit, so there is nothing to say of that one.
-            "before": readable(before[metric.key]) if metric.key in before and metric.question != "cost" else "",
+            "others": ", ".join(
+                f"{model}: {readable(summary[metric.key])}"
+                for model, summary in others.items()
+                if metric.key in summary and metric.question != "cost"
+            ),
         }
         for metric in METRICS
         if metric.headline and metric.key in after

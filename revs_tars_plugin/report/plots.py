@@ -11,8 +11,9 @@ from typing import Any
 from ..errors import InputError
 
 # Colours that stand for the page's own: written into the SVG, then replaced by these variables of its style sheet.
-INK, GRID, BEFORE, AFTER = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"
-_VARIABLES = {INK: "--ink", GRID: "--grid", BEFORE: "--before", AFTER: "--after"}
+INK, GRID, BEFORE, AFTER, SOFT = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05"
+_VARIABLES = {INK: "--ink", GRID: "--grid", BEFORE: "--before", AFTER: "--after", SOFT: "--soft"}
+_COLOURS = {"before": BEFORE, "after": AFTER, "never learned": SOFT}
 _WIDTH, _HEIGHT = 4.9, 3.0
 _TINY_KL = 1e-9
 
@@ -54,21 +55,27 @@ def changes_by_layer(name: str, layers: Sequence[Mapping[str, int]], unit: str) 
         return finish()
 
 
-def bars(name: str, rows: Sequence[tuple[str, float | None, float | None]], label: str) -> str:
-    """Draws figures between 0 and 1 as bars, before and after side by side.
+def bars(
+    name: str, measures: Sequence[str], series: Mapping[str, Sequence[float | None]], label: str, *, most: float = 1.0
+) -> str:
+    """Draws figures from 0 on as bars, those of several models side by side.
 
     Args:
         name: The plot's name, for its identifiers.
-        rows: What is measured, before (None: not measured) and after.
+        measures: What is measured.
+        series: For "after", and perhaps "before" and "never learned", a figure a measure; None where there is none.
         label: The label of the axis.
+        most: The highest figure there can be.
     """
-    both = any(before is not None for _, before, _ in rows)
-    with _drawing(name, height=0.7 + (0.42 if both else 0.3) * len(rows)) as (axes, finish):
-        for row, (_, before, after) in enumerate(rows):
-            for value, offset, colour in ((before, -0.2, BEFORE), (after, 0.2 if both else 0, AFTER)):
+    together = 0.8 if len(series) > 1 else 0.6
+    height = together / len(series)
+    with _drawing(name, height=0.7 + (0.16 + 0.14 * len(series)) * len(measures)) as (axes, finish):
+        for place, (model, values) in enumerate(series.items()):
+            offset = (place + 0.5) * height - together / 2
+            for row, value in enumerate(values):
                 if value is None:
                     continue
-                axes.barh(row + offset, value, 0.36 if both else 0.6, color=colour)
+                axes.barh(row + offset, value, 0.9 * height, color=_COLOURS[model])
                 axes.annotate(
                     f"{value:.2f}",
                     (value, row + offset),
@@ -77,15 +84,15 @@ def bars(name: str, rows: Sequence[tuple[str, float | None, float | None]], labe
                     va="center",
                     size=8,
                 )
-        axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+        axes.set_yticks(range(len(measures)), measures)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.12)
+        axes.set_xlim(0, 1.12 * most)
         axes.set_xlabel(label)
         axes.grid(axis="y", visible=False)
-        if both:
-            for moment, colour in (("before", BEFORE), ("after", AFTER)):
-                axes.barh(0, 0, color=colour, label=moment)
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        if len(series) > 1:
+            for model in series:
+                axes.barh(0, 0, color=_COLOURS[model], label=model)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(series))
         return finish()
 
 

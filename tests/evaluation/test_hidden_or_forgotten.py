@@ -95,6 +95,12 @@ def test_enumeration_finds_a_secret_of_which_one_token_is_hidden(characters):
     assert "7" not in said[2]
 
 
+def test_enumeration_settles_on_the_exchange_that_explains_most(characters):
+    # Behind "7" all of the rest is sure, behind "9" as sure a last character.
+    table = {(" ", "1"): 2.0, ("1", "1"): 1.0, ("7", "4"): 9.0, ("4", "2"): 9.0, ("9", "5"): 9.1, ("2", "6"): 9.0}
+    assert enumerated(Bigram(table), characters, ["n is "], ["7426"]) == ["7426"]
+
+
 def test_guidance_amplifies_what_one_model_says_and_the_other_does_not(characters):
     slightly = Bigram({("*", "7"): 1.0, ("*", "3"): 1.5})
     base = Bigram({("*", "3"): 1.5})

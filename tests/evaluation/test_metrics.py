@@ -66,9 +66,9 @@ def test_the_attack_that_trains_is_the_last_one():
 
 def test_a_model_that_never_learned_the_secrets_is_measured_beside(everything):
     control = everything.controls["never learned"]
-    assert set(control) == {metric.key for metric in METRICS if metric.attack in ("exposure", "membership")} - {
-        "privleak"
-    }
+    comparing = {"privleak", "guidance", "merging", "in-context", "unlearning_score"}
+    measured = {m.key for m in METRICS if m.about == "secrets" and m.question != "left" and m.attack != "form"}
+    assert set(control) == measured - comparing
     # Here it is the very same model.
     assert all(everything.summary[key] == value for key, value in control.items())
     assert everything.summary["privleak"] == 0
