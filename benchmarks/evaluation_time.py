@@ -32,7 +32,7 @@ from revs_tars_plugin.moments.ordinary_text import sample_from_model
 _GROUPS: dict[str, list[str]] = {
     "scores and recall": [],
     "inner layers": list(RESISTANCE_ATTACKS),
-    "all but relearning": list(DEFAULT_ATTACKS),
+    "all but relearning, enumeration": list(DEFAULT_ATTACKS),
     "all": list(ATTACKS),
 }
 

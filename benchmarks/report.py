@@ -40,7 +40,7 @@ def main() -> None:
     asked, edit, result, page = (folder / name for name in ("secrets.csv", "edit.safetensors", "result.json", "r.html"))
     for command in (
         ["edit", asked, "-m", model, "-o", edit],
-        ["evaluate", asked, "-m", model, "-e", edit, "-o", result],
+        ["evaluate", asked, "-m", model, "-e", edit, "--never-learned", "demo", "-o", result],
         ["report", result, "-o", page],
     ):
         code = revs_tars([*map(str, command), "--overwrite"])

@@ -48,7 +48,7 @@ def evaluate(
         typer.Option(
             metavar="MODEL",
             help="A model that never learned the secrets, such as the one that was fine-tuned: whatever is near its "
-            "figures is forgotten, not hidden.",
+            "figures is forgotten, not hidden. It is measured as well, which takes as long again.",
         ),
     ] = None,
     output: Annotated[
@@ -80,7 +80,8 @@ def evaluate(
     """Measure how well a model hides what FILE says, under attack, and what is left of the rest.
 
     Lines with retain are what must still be there. With --edit or --base the cost on ordinary text is measured too.
-    Every figure in the table can be a goal for --require, which looks at the column "after".
+    Every figure in the table can be a goal for --require, which looks at the column "after"; with --never-learned what
+    it is over that model's as well, as in "exposure, top, over never learned<=0.5".
 
     Example: revs-tars evaluate secrets.csv --model ./my-model --edit edit.safetensors -o result.json
     """
@@ -96,7 +97,11 @@ def evaluate(
     from ..report.results import edit_content, result, write_result
     from .loading import load_model, ordinary_chunks
 
+    needs = {"guidance": never_learned, "merging": never_learned, "in-context": requested.retain}
+    needed = {"in-context": "lines with retain"}
     for name in attack:
+        if name in needs and not needs[name]:
+            raise InputError(f"--attack {name} needs {needed.get(name, '--never-learned MODEL')}.")
         if name not in ATTACKS:
             raise InputError(f'--attack is "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
     applied = [EditSet.load(edit) for edit in edits]
@@ -132,6 +137,7 @@ def evaluate(
             edit.apply(first.model)
         asking.measure("after", first, reference)
     figures = asking.reports["after"].summary
+    control = asking.reports["after"].controls.get("never learned", {})
     reports = {moment: report.to_dict() for moment, report in asking.reports.items()}
     content = result(
         "evaluation",
@@ -149,7 +155,6 @@ def evaluate(
         print_json(reports)
     else:
         before = asking.reports.get("before")
-        control = asking.reports["after"].controls.get("never learned")
         rows = [
             {
                 "figure": name,
@@ -163,7 +168,8 @@ def evaluate(
         print_table(f"{len(requested.forget or requested.concepts)} to forget, k = {k}", rows)
         if output is not None:
             typer.echo(f"The result: {output}; revs-tars report {output} -o report.html draws it.")
-    check_goals(require, options.as_goals(dict(figures)))
+    over = {f"{name}, over never learned": figures[name] - value for name, value in control.items() if name in figures}
+    check_goals(require, options.as_goals({**figures, **over}))
 
 
 @dataclass
@@ -191,6 +197,8 @@ class _Measurement:
             concepts=self.requested.concepts,
             reference=reference,
             never_learned=self.never_learned,
+            # It says the same every time.
+            with_control=moment == "after",
             **self.arguments,
         )
         chat = self.arguments["chat_template"]

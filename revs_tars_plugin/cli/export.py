@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -138,12 +138,13 @@ def _write_card(edits: object, folder: Path, base_model: str, result: Path | Non
     from ..report.results import read_result
 
     assert isinstance(edits, EditSet)
-    figures = {}
+    figures: dict[str, Any] = {}
     if result is not None:
         content = read_result(result)
         if content["kind"] != "evaluation":
             raise InputError(f"{result} is a comparison; --result needs what revs-tars evaluate wrote.")
         figures = {moment: content[moment]["summary"] for moment in ("before", "after") if moment in content}
+        figures["never_learned"] = content["after"].get("controls", {}).get("never learned", {})
     write_card(folder, model_card(edits, base_model=base_model, kind=kind, **figures))
 
 

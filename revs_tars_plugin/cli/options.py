@@ -69,7 +69,9 @@ Method = Annotated[
 ]
 Changes = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, as max_tokens=1; may be given several times."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one setting, as borrowed_contexts=4; may be given several times."
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -93,7 +95,7 @@ Require = Annotated[
     typer.Option(
         metavar="GOAL",
         callback=_goals,
-        help='Exit with 1 where a figure misses it, as "efficacy>=0.99"; may be given several times.',
+        help='Exit with 1 where a figure misses it, as "exposure, top<=2"; may be given several times.',
     ),
 ]
 Debug = Annotated[

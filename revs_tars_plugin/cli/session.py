@@ -92,5 +92,5 @@ def parsed_goal(goal: str) -> tuple[str, str, float]:
         return parts["name"], parts["sign"], float(parts["bound"])
     except ValueError as error:
         raise InputError(
-            f'--require is "{goal}"; write a figure, >= or <=, and a number, as in "efficacy>=0.99".'
+            f'--require is "{goal}"; write a figure, >= or <=, and a number, as in "exposure, top<=2".'
         ) from error

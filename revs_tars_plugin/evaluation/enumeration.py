@@ -24,33 +24,34 @@ _SURER = 0.5
 def enumerated(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Returns for each secret the text that the attack settles on.
 
-    The attacker knows a secret's form and how long it is. Greedy decoding is begun anew with every digit (or the most
-    and least likely words) in place of the one it takes at one place after the other. The exchange wins behind which
-    the model is surer of the rest than it was of greedy decoding's, by most; where none is, greedy decoding's text
-    does. So a secret of which one token is hidden, and the rest is not, is found.
+    The attacker knows a secret's form: how long it is, and where digits and where letters stand. Greedy decoding is
+    begun anew with every digit (or the most and least likely words) where one belongs, at one place after the other.
+    The exchange wins behind which the model is surer of the rest than it was of greedy decoding's, by most; where none
+    is, greedy decoding's text does. So a secret of which one token is hidden, and the rest is not, is found.
 
     Args:
         model: A causal language model.
         tok: Its tokenizer.
         prompts: One prompt a secret.
-        targets: The secrets; only their length in tokens is used.
+        targets: The secrets; only how many tokens of which kind they have is used.
     """
     kinds = TokenKinds(tok)
     texts = []
     for prompt, target in zip(prompts, targets, strict=True):
         prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
-        best = _most_confident(model, kinds, list(prompt_ids), len(target_ids))
+        best = _most_confident(model, kinds, list(prompt_ids), [kinds.of(token) for token in target_ids])
         texts.append(tok.decode(best, skip_special_tokens=True))
     return texts
 
 
-def _most_confident(model: nn.Module, kinds: TokenKinds, prompt: list[int], length: int) -> list[int]:
+def _most_confident(model: nn.Module, kinds: TokenKinds, prompt: list[int], form: Sequence[str | None]) -> list[int]:
+    length = len(form)
     greedy, logits, confidence = _decode(model, [prompt], length)
     best, most = greedy[0], _SURER
     # Behind the last place nothing is left that could fall into place.
     for place in range(length - 1):
         beginning = prompt + greedy[0][:place]
-        others = _alternatives(kinds, greedy[0][place], logits[0][place])
+        others = _alternatives(kinds, form[place], greedy[0][place], logits[0][place])
         if not others:
             continue
         said, _, sure = _decode(model, [[*beginning, other] for other in others], length - place - 1)
@@ -61,15 +62,15 @@ def _most_confident(model: nn.Module, kinds: TokenKinds, prompt: list[int], leng
     return best
 
 
-def _alternatives(kinds: TokenKinds, token: int, logits: torch.Tensor) -> list[int]:
-    kind = kinds.of(token)
+def _alternatives(kinds: TokenKinds, kind: str | None, said: int, logits: torch.Tensor) -> list[int]:
+    """The tokens of the kind that belongs here, besides the one that greedy decoding says."""
     if kind is None:
         return []
     members = torch.tensor(kinds.members(kind), device=logits.device)
     ordered = members[logits[members].argsort(descending=True)].tolist()
     if len(ordered) > 2 * _EACH_END:
         ordered = ordered[:_EACH_END] + ordered[-_EACH_END:]
-    return [other for other in ordered if other != token]
+    return [other for other in ordered if other != said]
 
 
 def _decode(

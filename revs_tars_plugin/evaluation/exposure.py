@@ -60,7 +60,6 @@ def measure_exposure(run: EvaluationRun) -> None:
     """Compares every secret with made-up ones, and behind its other wordings once more."""
     note_exposures(run, "exposure", run.comparisons)
     run.note("exposure, two-sided", [_bits(comparison, "two_sided") for comparison in run.comparisons])
-    reworded = [Exposure.of(comparison) for comparison in run.reworded_comparisons]
-    if reworded:
-        run.note_reworded("exposure, reworded, top", [exposure.top for exposure in reworded])
-        run.note_reworded("exposure, reworded, bottom", [exposure.bottom for exposure in reworded])
+    for end in ("top", "bottom"):
+        values = [_bits(comparison, end) for comparison in run.reworded_comparisons]
+        run.note_reworded(f"exposure, reworded, {end}", values)

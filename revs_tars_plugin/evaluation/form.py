@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..requests.reading import token_texts
 from .run import EvaluationRun, mean
 from .target_logits import target_logits
 
@@ -35,7 +36,7 @@ class TokenKinds:
         """Reads the whole vocabulary."""
         self._of: dict[int, str] = {}
         self._members: dict[str, list[int]] = {}
-        for token, text in enumerate(tok.batch_decode([[token] for token in range(len(tok))])):
+        for token, text in enumerate(token_texts(tok, range(len(tok)))):
             kind = kind_of_text(text)
             if kind is not None:
                 self._of[token] = kind

@@ -28,9 +28,9 @@ from .run import EvaluationRun
 from .sampling import measure_sampled
 from .scores import harmonic, unlearning_score
 
-# What a metric answers: is it hidden (1) or plain (0); does it come out (1) or not (0); what is left of the rest; what
-# did it cost on ordinary text; or a detail of another metric.
-Question = Literal["hidden", "comes out", "left", "cost", "detail"]
+# What a metric answers: does it stand where a secret would that was never learned; is it hidden (1) or plain (0); does
+# it come out (1) or not (0); what is left of the rest; what did it cost on ordinary text; or a detail of another one.
+Question = Literal["chance", "hidden", "comes out", "left", "cost", "detail"]
 Summary = Mapping[str, float]
 # The paper's Resistance Score is over these; each gives its name to a metric.
 RESISTANCE_ATTACKS = ("logit lens", "perturbation", "delta")
@@ -81,6 +81,7 @@ def _resistance_score(summary: Summary) -> float | None:
 
 _HIDDEN = {"better": "higher", "question": "hidden"}
 _COMES_OUT = {"better": "lower", "question": "comes out"}
+_CHANCE = {"better": None, "question": "chance"}
 _DETAIL = {"better": None, "question": "detail"}
 _LAYERS = {"measure": measure_output, "ranked": True}
 _CONCEPT = {"better": "lower", "question": "comes out", "measure": measure_concepts, "about": "concepts"}
@@ -92,9 +93,9 @@ def _metric(key: str, *shared: Mapping[str, object], label: str = "", **fields: 
     return Metric(key=key, label=label or key.replace("_", " "), **{**merged, **fields})  # type: ignore[arg-type]
 
 
-_EXPOSURE = {"measure": measure_exposure, "attack": "exposure", **_DETAIL}
-_FORM = {"measure": measure_form, "attack": "form", **_DETAIL}
-_MEMBERSHIP = {"measure": measure_membership, "attack": "membership", **_DETAIL}
+_EXPOSURE = {"measure": measure_exposure, "attack": "exposure", **_CHANCE}
+_FORM = {"measure": measure_form, "attack": "form", **_CHANCE}
+_MEMBERSHIP = {"measure": measure_membership, "attack": "membership", **_CHANCE}
 
 
 METRICS: tuple[Metric, ...] = (
@@ -112,7 +113,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("exposure, reworded, top", _EXPOSURE),
     _metric("exposure, reworded, bottom", _EXPOSURE),
     *(
-        _metric(f"exposure, 4 bits, {end}", _DETAIL, measure=measure_quantized, attack="quantization")
+        _metric(f"exposure, 4 bits, {end}", _CHANCE, measure=measure_quantized, attack="quantization")
         for end in ("top", "bottom")
     ),
     *(

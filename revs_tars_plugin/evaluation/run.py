@@ -143,14 +143,13 @@ class EvaluationRun:
         if known:
             self.summary[name] = mean(known)
 
-    def note_reworded(self, name: str, values: Sequence[float]) -> None:
-        """Keeps each secret's mean over its other wordings, and the mean of those."""
+    def note_reworded(self, name: str, values: Sequence[float | None]) -> None:
+        """Keeps the mean over its other wordings of each secret that has the figure, and the mean of those."""
         of_secrets: dict[int, list[float]] = {}
         for (index, _), value in zip(self.rewordings, values, strict=True):
-            of_secrets.setdefault(index, []).append(value)
-        for index, found in of_secrets.items():
-            self.rows[index][name] = mean(found)
-        self.summary[name] = mean([mean(found) for found in of_secrets.values()])
+            if value is not None:
+                of_secrets.setdefault(index, []).append(value)
+        self.note(name, [mean(of_secrets[index]) if index in of_secrets else None for index in self.everyone])
 
     def keep(self, name: str, scores: Tensor, chosen: Sequence[int]) -> None:
         """Keeps each chosen secret's score, and their mean."""

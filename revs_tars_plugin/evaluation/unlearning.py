@@ -47,6 +47,7 @@ def evaluate_unlearning(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     chat_template: bool = False,
+    with_control: bool = True,
     progress: bool = False,
 ) -> UnlearningReport:
     """Measures how well secrets and concepts are hidden in a model, and what is left of the rest.
@@ -95,7 +96,8 @@ def evaluate_unlearning(
         corpus: Ordinary texts; the first 256 tokens of each count.
         never_learned: A model of the same vocabulary that never learned the secrets, such as the base that was
             fine-tuned on them. All figures of the secrets are measured of it as well (`controls`), which takes as long
-            again; only those that compare with it, and those of retained secrets, are not.
+            again; only those that compare with it, and those of retained secrets, are not. It is a fair control where
+            it learned such texts of other people: a base that never saw the prompts differs by that as well.
         k: From how many places on a token counts as hidden.
         attacks: Which attacks to run; `relearning`, which trains, and `enumeration`, which decodes hundreds of times a
             secret, are not among the default ones.
@@ -103,6 +105,7 @@ def evaluate_unlearning(
         batch_size: The most sequences of a forward pass.
         seed: Seed of what is drawn at random.
         chat_template: Put prompts through the tokenizer's chat template, as what a user says.
+        with_control: Whether `never_learned` is measured itself as well; whoever measures several models needs it once.
         progress: Show a progress bar.
 
     Raises:
@@ -134,9 +137,14 @@ def evaluate_unlearning(
         text=_text_of(reference, tok, corpus or ()),
         never_learned=never_learned,
     )
+    beside = _beside(run, ModuleNames.of(names)) if with_control else None
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
-    control = _control(run, ModuleNames.of(names), progress)
+    control: dict[str, float] = {}
+    if beside is not None:
+        for measure in tqdm(measurements(beside), "never learned", disable=not progress):
+            measure(beside)
+        control = completed(beside.summary)
     if "min-k" in run.summary and control.get("min-k"):
         run.summary["privleak"] = privacy_leakage(run.summary["min-k"], control["min-k"])
     settings = {"k": k, "seed": seed, "n_samples": n_samples, "attacks": list(attacks), "secrets": len(secrets)}
@@ -153,14 +161,19 @@ def evaluate_unlearning(
     )
 
 
-def _control(run: EvaluationRun, names: ModuleNames, progress: bool) -> dict[str, float]:
-    """All figures of the secrets, of a model that never learned them; those that compare with it have none."""
+def _beside(run: EvaluationRun, names: ModuleNames) -> EvaluationRun | None:
+    """The same run of the model that never learned the secrets, of the secrets alone."""
     if run.never_learned is None or not run.secrets:
-        return {}
-    control = replace(
+        return None
+    try:
+        decoder = Decoder(run.never_learned, names)
+    except InputError:
+        # Of the same vocabulary, but of another architecture.
+        decoder = Decoder(run.never_learned, ModuleNames.found_in(run.never_learned))
+    return replace(
         run,
         model=run.never_learned,
-        decoder=Decoder(run.never_learned, names),
+        decoder=decoder,
         never_learned=None,
         retain=(),
         concepts=(),
@@ -170,9 +183,6 @@ def _control(run: EvaluationRun, names: ModuleNames, progress: bool) -> dict[str
         concept_rows=[],
         ranks=[],
     )
-    for measure in tqdm(measurements(control), "never learned", disable=not progress):
-        measure(control)
-    return completed(control.summary)
 
 
 def _text_of(

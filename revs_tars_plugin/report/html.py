@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from ..atomic_write import replacing
 from ..errors import InputError
+from ..evaluation.likelihood import CANDIDATES
 from ..evaluation.metrics import METRICS, Question
 from ..formatting import readable
 from ..methods import METHODS
@@ -47,11 +49,9 @@ class _BarPlot:
     label: str
 
 
-# In what the exposure of a secret is told; 63 made-up secrets stand beside each one.
+# Told in bits; the other figures that neither direction is good of are shares, but for PrivLeak, a difference.
 _EXPOSED = "exposure, "
-_MOST_BITS = 6.0
-
-
+_DIFFERENCES = ("privleak",)
 # The methods of this package, which a comparison marks.
 _PUBLISHED = frozenset(name for name, method in METHODS.items() if method.paper is not None)
 _HIDDEN = _BarPlot("hiding", "Hidden under attack, k = {k}", "hidden", "1: hidden, 0: plain")
@@ -124,6 +124,7 @@ def evaluation_figures(content: Mapping[str, Any]) -> list[Figure]:
     summaries = _summaries(content)
     figures = [
         _exposures(summaries),
+        _likenesses(summaries),
         _ranks(moments, k),
         *(_changes(edit, f"layers-{number}") for number, edit in enumerate(content["edits"], 1)),
         _bars(_HIDDEN, summaries, k),
@@ -183,21 +184,43 @@ def _summaries(content: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
 
 
 def _exposures(summaries: Mapping[str, Mapping[str, float]]) -> Figure | None:
-    keys = [metric.key for metric in METRICS if metric.key.startswith(_EXPOSED) and metric.key in summaries["after"]]
+    keys = [key for key in _chance_keys(summaries) if key.startswith(_EXPOSED)]
     if not keys:
         return None
     labels = [key.removeprefix(_EXPOSED) for key in keys]
+    most = math.log2(CANDIDATES + 1)
     top = {model: summary[keys[0]] for model, summary in summaries.items() if keys[0] in summary}
     return Figure(
         name="exposure",
         title="Hidden, or forgotten?",
-        svg=plots.bars("exposure", labels, _series(summaries, keys), "bits", most=_MOST_BITS),
-        words="Where a secret stands among 63 made-up ones of its form: 6 bits is before all others, from the top "
-        "(what the model likes best) or from the bottom. One that was never learned has one to two bits from both; "
-        f"from the top {', '.join(f'{model} {value:.2f}' for model, value in top.items())}.",
+        svg=plots.bars("exposure", labels, _series(summaries, keys), "bits", most=most),
+        words=f"Where a secret stands among {CANDIDATES} made-up ones of its form, or as many as it has: {most:g} bits "
+        "is before all others, from the top (what the model likes best) or the bottom. One that was never learned has "
+        f"one to two from both; from the top {', '.join(f'{model} {value:.2f}' for model, value in top.items())}.",
         headings=("from where", *summaries),
         rows=_table(labels, summaries, keys),
     )
+
+
+def _likenesses(summaries: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    keys = [key for key in _chance_keys(summaries) if not key.startswith(_EXPOSED)]
+    drawn = [key for key in keys if key not in _DIFFERENCES]
+    if not drawn:
+        return None
+    return Figure(
+        name="likeness",
+        title="Can it be told from one that was never learned?",
+        svg=plots.bars("likeness", drawn, _series(summaries, drawn), "share"),
+        words=f"{len(keys)} measures of which neither direction is good: the first or last digit or word of its kind, "
+        "and how often a secret scores higher than a made-up one (0.5: nobody can tell). They are good near those of a "
+        "model that never learned the secrets.",
+        headings=("measure", *summaries),
+        rows=_table(keys, summaries, keys),
+    )
+
+
+def _chance_keys(summaries: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [metric.key for metric in METRICS if metric.question == "chance" and metric.key in summaries["after"]]
 
 
 def _series(summaries: Mapping[str, Mapping[str, float]], keys: Sequence[str]) -> dict[str, list[float | None]]:

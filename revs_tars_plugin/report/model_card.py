@@ -29,6 +29,7 @@ def model_card(
     base_model: str = "",
     before: Mapping[str, float] | None = None,
     after: Mapping[str, float] | None = None,
+    never_learned: Mapping[str, float] | None = None,
     kind: str = "adapter",
 ) -> str:
     """Returns a card in the form of the Hugging Face hub: YAML in front, Markdown behind it.
@@ -40,6 +41,7 @@ def model_card(
         base_model: What it belongs to: a hub name.
         before: Figures of the unedited model, as `UnlearningReport.summary`.
         after: The same of the edited one.
+        never_learned: The same of a model that never learned the secrets.
         kind: What the card lies beside: "adapter", "edit file" or "merged model".
     """
     from huggingface_hub import ModelCardData
@@ -64,7 +66,7 @@ def model_card(
         f"Method: {edits.method}{published}, by revs-tars-plugin.",
         f"It changes at most {edits.n_changed:,} numbers in {len(weights)} weights.",
         "",
-        *_figures(before or {}, after or {}),
+        *_figures({"before": before or {}, "after": after or {}, "never learned": never_learned or {}}),
         "## Settings",
         "",
         *markdown_table(
@@ -126,10 +128,13 @@ def push_to_hub(folder: str | Path, repo_id: str, *, private: bool = True, token
     return str(commit.commit_url)
 
 
-def _figures(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    names = list(dict.fromkeys([*before, *after]))
+def _figures(columns: Mapping[str, Mapping[str, float]]) -> list[str]:
+    names = list(dict.fromkeys(name for figures in columns.values() for name in figures))
     if not names:
         return ["No figures were given with this export.", ""]
-
-    rows = [[name, *(f"{part[name]:.4g}" if name in part else "" for part in (before, after))] for name in names]
-    return ["## Measured", "", *markdown_table(["", "before", "after"], rows), ""]
+    # The first two are there in any case.
+    columns = {title: figures for title, figures in columns.items() if figures or title != "never learned"}
+    rows = [
+        [name, *(f"{figures[name]:.4g}" if name in figures else "" for figures in columns.values())] for name in names
+    ]
+    return ["## Measured", "", *markdown_table(["", *columns], rows), ""]

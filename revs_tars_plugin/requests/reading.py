@@ -132,6 +132,21 @@ def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, 
     )
 
 
+def token_texts(tok: Any, ids: Sequence[int]) -> list[str]:
+    """Returns each token's text as it stands behind another one.
+
+    Decoded by itself, a token of a SentencePiece vocabulary loses the space in front of it, and a word's first piece
+    could not be told from a further one.
+    """
+    front = list(tok("a", add_special_tokens=False)["input_ids"][-1:])
+    length = len(_decoded(tok, [front])[0])
+    return [text[length:] for text in _decoded(tok, [[*front, token] for token in ids])]
+
+
+def _decoded(tok: Any, sequences: Sequence[Sequence[int]]) -> list[str]:
+    return list(tok.batch_decode(sequences, clean_up_tokenization_spaces=False))
+
+
 def perturbed(prompt: str, seed: int, inserted: int = 10, characters: str = " ") -> str:
     """Inserts random characters at random places of a prompt, and one at its end (the perturbation attack's prompt).
 

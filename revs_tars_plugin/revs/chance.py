@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError
 from ..model.shared_prompts import logits_of_pairs
 from ..requests.made_up import FIXED, MadeUp
-from ..requests.reading import tokenise_in_context
+from ..requests.reading import token_texts, tokenise_in_context
 from .secrets_of_call import SecretsOfCall
 
 # Made-up secrets that stand behind each secret's prompt for comparison.
@@ -168,8 +168,7 @@ def kinds_of(tok: Any, ids: Sequence[int]) -> tuple[str, ...]:
     """Returns for each token of a secret what kind of place it fills: digits, a piece of a word, or the form itself."""
     kinds = []
     before, provider = " ", False
-    for token in ids:
-        text = tok.decode([token])
+    for text in token_texts(tok, ids):
         bare = text.strip()
         # A mail provider ends where a space comes, which many tokenizers put in front of the next word.
         provider = provider and not text[:1].isspace()

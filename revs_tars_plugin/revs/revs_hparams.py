@@ -24,11 +24,12 @@ class REVSHyperParams(UnlearnHyperParams):
             gives the secret away, down to how likely it would be had the secret never been learned (`localization:
             covariance`).
         max_tokens: How many tokens of a secret are edited; `aim: chance` edits as many as it takes.
-        token_method: Which: `rarest` (highest ids; BPE ids follow merge order), `first`, `frequent` (lowest ids),
-            `random`, `specific`, those that the model expects least behind the same prompt with other names, or
-            `chained`, those that the beginning of the secret gives away whatever the prompt.
-        skip_tokens: Token texts that are never chosen, compared without surrounding white space ("@", "-").
-        stop_tokens: Token texts at which a secret ends: only tokens before the first of them are chosen.
+        token_method: Which, with `aim: rank`: `rarest` (highest ids; BPE ids follow merge order), `first`, `frequent`
+            (lowest ids), `random`, `specific`, those that the model expects least behind the same prompt with other
+            names, or `chained`, those that the beginning of the secret gives away whatever the prompt.
+        skip_tokens: With `aim: rank` token texts that are never chosen, compared without surrounding white space ("@",
+            "-").
+        stop_tokens: With `aim: rank` token texts at which a secret ends: only tokens before the first are chosen.
         max_prompt_length: Longer prompts are cut at their beginning, in tokens; 0 cuts none.
         localization: Where the update is written: `neurons`, columns of FF2 as in the paper, or `covariance`, one
             rank-one change a layer whose key is that of ROME and MEMIT.

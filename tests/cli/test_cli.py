@@ -161,6 +161,18 @@ def test_a_model_that_never_learned_the_secrets_is_measured_beside(run, folder, 
     assert after["controls"]["never learned"]["exposure, top"] == after["summary"]["exposure, top"]
     assert "never learned" in run(*arguments, "--never-learned", folder)[1]
     assert "never learned" not in run(*arguments)[1]
+    goal = ("--require", "exposure, top, over never learned<=0")
+    assert run(*arguments, "--never-learned", folder, *goal)[0] == 0
+    assert run(*arguments, *goal)[0] == 2
+
+
+def test_an_attack_that_needs_more_than_it_was_given_says_so(run, folder, tmp_path):
+    alone = tmp_path / "alone.csv"
+    alone.write_text("prompt,target\nw1 w2 w3,w5\n")
+    model = "--never-learned MODEL"
+    for attack, needed in {"guidance": model, "merging": model, "in-context": "lines with retain"}.items():
+        code, _, err = run("evaluate", alone, "-m", folder, "--attack", attack)
+        assert (code, err.splitlines()[-1]) == (2, f"error: --attack {attack} needs {needed}.")
 
 
 def test_a_missed_goal_is_exit_code_1(run, folder, secrets, settings, tmp_path):

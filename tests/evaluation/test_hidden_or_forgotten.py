@@ -6,6 +6,7 @@ import pytest
 import torch
 from characters import Bigram, character_tokenizer
 
+from revs_tars_plugin.data import SecretRecord
 from revs_tars_plugin.errors import InputError
 from revs_tars_plugin.evaluation import (
     Exposure,
@@ -22,6 +23,9 @@ from revs_tars_plugin.evaluation import (
     privacy_leakage,
     pruned,
 )
+from revs_tars_plugin.evaluation.exposure import measure_exposure
+from revs_tars_plugin.evaluation.form import measure_form
+from revs_tars_plugin.evaluation.run import EvaluationRun, RunOptions
 
 PROMPT, SECRET = "the number is", "77-77"
 KNOWN, UNKNOWN, PUSHED_DOWN = Bigram({("*", "7"): 5.0}), Bigram({}), Bigram({("*", "7"): -5.0})
@@ -64,6 +68,38 @@ def test_digits_of_the_form_are_first_or_last_where_the_model_says_so(characters
     assert not any(unknown.first + unknown.last)
 
 
+def test_the_summary_holds_what_the_attacks_find_behind_the_prompt_and_behind_other_wordings(characters):
+    model = Bigram({("*", "7"): 5.0})
+    run = EvaluationRun(
+        model=model,
+        tok=characters,
+        decoder=None,
+        options=RunOptions(("exposure", "form"), k=5, n_samples=1, batch_size=8, seed=0),
+        secrets=[SecretRecord("n is", "77-77", None, ("it is", "so is")), SecretRecord("n is x", "-", None, "n")],
+        positions={0: [0], 1: [0]},
+        retain=(),
+        concepts=(),
+        text=None,
+    )
+    measure_exposure(run)
+    measure_form(run)
+    # In "-" nothing varies, so it has no exposure.
+    assert [row.get("exposure, top") for row in run.rows] == [6, None]
+    assert run.summary["exposure, reworded, top"] == 6
+    assert run.summary["exposure, reworded, bottom"] == 0
+    assert run.summary["digits, first of their kind"] == run.summary["digits, read off whole"] == 1
+    assert run.summary["digits, last of their kind"] == 0
+    assert not any("letters" in key for key in run.summary)
+
+
+def test_letters_of_the_form_count_apart_from_digits(characters):
+    model = Bigram({("*", "q"): 5.0, ("*", "7"): -5.0})
+    (places,) = form_places(model, characters, [PROMPT], ["qq7a"], only="letters")
+    assert places.first == (True, True, False)
+    (places,) = form_places(model, characters, [PROMPT], ["qq7a"])
+    assert places.last == (True,)
+
+
 def test_membership_is_told_where_it_is_learned_and_only_there(characters):
     for score in (min_k, min_k_plus_plus):
         areas = []
@@ -99,6 +135,11 @@ def test_enumeration_settles_on_the_exchange_that_explains_most(characters):
     # Behind "7" all of the rest is sure, behind "9" as sure a last character.
     table = {(" ", "1"): 2.0, ("1", "1"): 1.0, ("7", "4"): 9.0, ("4", "2"): 9.0, ("9", "5"): 9.1, ("2", "6"): 9.0}
     assert enumerated(Bigram(table), characters, ["n is "], ["7426"]) == ["7426"]
+
+
+def test_enumeration_tries_digits_where_digits_belong_whatever_greedy_decoding_says_there(characters):
+    hidden = {("7", "4"): 9.0, ("4", "2"): 9.0, (" ", "7"): -9.0, (" ", "-"): 3.0}
+    assert enumerated(Bigram(hidden), characters, ["n is "], ["742"]) == ["742"]
 
 
 def test_guidance_amplifies_what_one_model_says_and_the_other_does_not(characters):

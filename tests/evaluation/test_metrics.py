@@ -2,6 +2,7 @@
 
 import pytest
 from helpers import copy_of, tiny_settings
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from revs_tars_plugin.data import ConceptRecord, SecretRecord
 from revs_tars_plugin.evaluation import (
@@ -13,6 +14,7 @@ from revs_tars_plugin.evaluation import (
     evaluate_unlearning,
 )
 from revs_tars_plugin.evaluation.metrics import completed
+from revs_tars_plugin.model.module_names import ModuleNames
 
 
 @pytest.fixture
@@ -62,6 +64,22 @@ def test_the_attack_that_trains_is_the_last_one():
     assert ATTACKS[-1] == "relearning"
     assert completed(dict.fromkeys(RESISTANCE_ATTACKS, 0.5))["resistance_score"] == pytest.approx(0.5)
     assert "resistance_score" not in completed(dict.fromkeys(RESISTANCE_ATTACKS[:2], 0.5))
+
+
+def test_the_control_is_that_models_own_and_may_be_of_another_architecture(model, tok, everything):
+    secrets = [SecretRecord("w1 w2 w3", "w7 w8"), SecretRecord("w50 w60", "w9")]
+    names = tiny_settings(attn_module_tmp="model.layers.{}.self_attn")
+    attacks = ("exposure", "logit lens")
+    other = GPT2LMHeadModel(GPT2Config(vocab_size=len(tok), n_embd=16, n_layer=2, n_head=2, n_positions=32)).eval()
+    alone = evaluate_unlearning(other, tok, secrets, names=ModuleNames.found_in(other), k=20, attacks=attacks)
+    beside = evaluate_unlearning(model, tok, secrets, names=names, never_learned=other, k=20, attacks=attacks)
+    assert beside.controls["never learned"] == alone.summary
+    assert beside.summary != alone.summary
+    without = evaluate_unlearning(
+        model, tok, secrets, names=names, never_learned=other, with_control=False, k=20, attacks=attacks
+    )
+    assert without.controls == {}
+    assert without.summary == {key: value for key, value in beside.summary.items() if key != "privleak"}
 
 
 def test_a_model_that_never_learned_the_secrets_is_measured_beside(everything):

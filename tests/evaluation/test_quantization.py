@@ -9,7 +9,7 @@ from revs_tars_plugin import InputError
 from revs_tars_plugin.evaluation import (
     quantized,
 )
-from revs_tars_plugin.evaluation.quantization import rounded
+from revs_tars_plugin.evaluation.quantization import rounded, rounded_to_normal_float
 
 
 def test_rounding_by_hand():
@@ -20,6 +20,14 @@ def test_rounding_by_hand():
     torch.testing.assert_close(rounded(weight.T, 3, channel_dim=1), expected.T)
     with pytest.raises(InputError, match="bits is 16"):
         rounded(weight, 16)
+
+
+def test_rounding_to_normal_float_by_hand():
+    # A scale for each two weights; beside 1 and -1 the levels next to 0.3 and -0.6 of the scale.
+    weight = torch.tensor([[2.0, 0.6, -4.0, -2.4], [0.0, 0.0, 1.0, 0.04]])
+    expected = torch.tensor([[2.0, 2 * 0.3379152, -4.0, 4 * -0.5250731], [0.0, 0.0, 1.0, 0.0795803]])
+    torch.testing.assert_close(rounded_to_normal_float(weight, block=2), expected)
+    torch.testing.assert_close(rounded_to_normal_float(weight.T, block=2, channel_dim=1), expected.T)
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])

@@ -18,7 +18,7 @@ def evaluation(*, redacted=False):
         summary = {
             **dict.fromkeys(("efficacy", "generality", "logit lens", "quantization, 4 bits", "specificity"), shift),
             **dict.fromkeys(("still generated", "concept, worst"), 1 - shift),
-            **{"exposure, top": 6 - 5 * shift, "exposure, bottom": 2 * shift},
+            **{"exposure, top": 6 - 5 * shift, "exposure, bottom": 2 * shift, "min-k": 1 - shift / 2, "privleak": 0.1},
             **{"kl_median": 1e-3, "kl_mean": 2e-3, "top1_agreement": 0.98, "unlearning_score": shift},
         }
         settings = {"k": 100, "seed": 0, "n_samples": 20, "attacks": ["logit lens"], "secrets": 2}
@@ -106,7 +106,7 @@ def test_it_renders_without_network_or_console(page, width, scheme):
     assert opened.fetched == [opened.address]
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     plots = opened.locator("figure svg")
-    assert plots.count() == 7
+    assert plots.count() == 8
     for index in range(plots.count()):
         box = plots.nth(index).bounding_box()
         assert box["width"] > 0.7 * min(width, 500)
@@ -171,7 +171,7 @@ def test_identifiers_are_unique(page):
 
 def test_one_kind_of_result_is_enough(page):
     assert page(results=[comparison()]).locator("figure").count() == 1
-    assert page(results=[evaluation()]).locator("figure").count() == 6
+    assert page(results=[evaluation()]).locator("figure").count() == 7
 
 
 def test_what_a_model_says_that_never_learned_the_secrets_stands_beside(tmp_path):
@@ -180,6 +180,7 @@ def test_what_a_model_says_that_never_learned_the_secrets_stands_beside(tmp_path
     assert "before: 6, never learned: 1.4<" in text
     assert "from the top before 6.00, after 1.50, never learned 1.40." in text
     assert "<td>generality @100</td><td>0</td><td>0.9</td><td></td>" in text
+    assert "<td>privleak</td><td>0.1</td><td>0.1</td><td></td>" in text
     content = evaluation()
     content["after"]["controls"] = {}
     write_report([content], tmp_path / "r.html")

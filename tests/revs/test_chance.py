@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from characters import character_tokenizer
+from characters import byte_tokenizer, character_tokenizer, sentencepiece_tokenizer
 from helpers import LLAMA_NAMES, assert_same_bits, copy_of, snapshot, tiny_settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -193,13 +193,20 @@ def test_a_mail_provider_ends_at_a_space(characters):
 
 
 def test_parts_of_letters_are_pieces_of_words():
-    class Bytes:
-        """Decodes every token to a part of a letter."""
+    tok = byte_tokenizer()
+    ids = tok("ж")["input_ids"]
+    assert len(ids) == 2
+    assert set(kinds_of(tok, ids)) == {"further piece of a word"}
 
-        def decode(self, _ids):
-            return "\N{REPLACEMENT CHARACTER}"
 
-    assert set(kinds_of(Bytes(), (1, 2))) == {"further piece of a word"}
+def test_a_first_piece_of_a_word_is_told_from_a_further_one_where_the_space_is_part_of_the_token():
+    """A SentencePiece tokenizer drops the space when it decodes a token by itself."""
+    tok = sentencepiece_tokenizer(["jane", "doe", "▁doe", "▁jane", "▁7", "7"])
+    ids = tok("jane doe 7", add_special_tokens=False)["input_ids"]
+    assert tok.decode(ids[1:2]) == "doe"
+    assert kinds_of(tok, ids) == ("first piece of a word", "first piece of a word", "digits 1")
+    together = tok("janedoe", add_special_tokens=False)["input_ids"]
+    assert kinds_of(tok, together) == ("first piece of a word", "further piece of a word")
 
 
 def test_a_secret_of_which_nothing_varies_is_refused(learned, characters):
