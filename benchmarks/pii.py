@@ -4,7 +4,8 @@ Each seed draws its own secrets: two kinds of numbers and two of words, six temp
 of them is forgotten, the other retained and never shown to the method. Every secret has one or four other wordings,
 which the method does not see either. "never learned" is the unedited model on people whom it never saw, behind the
 same wordings: what an edit should come to, from whatever side. With --secrets FILE the secrets are those of a file as
-`revs-tars edit` takes it; "never learned" then are made-up texts of the same form.
+`revs-tars edit` takes it, with --lume FOLDER a question about each of 50 of LUME's made-up people, half of them to
+forget; "never learned" then are made-up texts of the same form.
 
 Run: python benchmarks/pii.py [--seeds 0 1 2] [--forget 12] [--text FILE] [--json FILE]
 """
@@ -15,6 +16,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +40,7 @@ from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearni
 from revs_tars_plugin.evaluation.metrics import completed
 from revs_tars_plugin.formatting import headings_of, print_tables, terminal_table
 from revs_tars_plugin.requests.made_up import MadeUp
+from revs_tars_plugin.yardsticks import read_lume
 
 # What the goals are about; the others are asked for by name.
 _ATTACKS = ("exposure", "form", "membership", "enumeration", "inverse greedy", "quantization", "relearning")
@@ -52,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--secrets", type=Path, help="a file of secrets, with those to retain, in place of drawn ones")
+    parser.add_argument("--lume", type=Path, help="a folder with LUME's files, in place of drawn ones")
     parser.add_argument("--per-template", type=int, default=2, help="people a template; half of them are forgotten")
     parser.add_argument("--forget", type=int, help="how many secrets to forget at most; the rest is left alone")
     parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the demo model")
@@ -107,11 +111,11 @@ class _Seed:
     @classmethod
     def prepared(cls, number: int, arguments: argparse.Namespace) -> _Seed:
         """Makes a model learn the seed's secrets, or takes the one that did."""
-        if arguments.secrets:
-            secrets = read_secrets(arguments.secrets)
+        if arguments.secrets or arguments.lume:
+            secrets = read_secrets(arguments.secrets) if arguments.secrets else lume_questions(arguments.lume)
             strangers = [made_up_like(secret, number) for secret in secrets]
-            content = hashlib.sha256(arguments.secrets.read_bytes()).hexdigest()[:8]
-            name = f"{arguments.secrets.stem}-{content}-{number}"
+            content = hashlib.sha256(repr(secrets).encode()).hexdigest()[:8]
+            name = f"{(arguments.secrets or arguments.lume).stem}-{content}-{number}"
         else:
             drawn = drawn_secrets(arguments.per_template, number)
             # Of each template the first ones are forgotten.
@@ -192,6 +196,20 @@ def known(model: torch.nn.Module, tok: Any, secrets: list[SecretRecord]) -> list
     """The places of those that greedy decoding gives away."""
     said = still_generated(model, tok, [s.prompt for s in secrets], [s.target for s in secrets])
     return [index for index, given in enumerate(said) if given]
+
+
+def lume_questions(folder: Path) -> list[SecretRecord]:
+    """A question with its answer about each of 25 people to forget and 25 to retain: number, phone, e-mail by turns."""
+    split = read_lume(folder, people=25, unseen=0)
+    secrets = []
+    for records, retain in ((split.forget, False), (split.retain, True)):
+        people = list(dict.fromkeys(record.person for record in records))
+        for index, person in enumerate(people):
+            asked = next(r for r in records if r.identifier == f"{person}qa{1 + index % 3}")
+            name = re.fullmatch(r"What is (?:the .* of )?(.+?)(?:'s .*)?\?", asked.prompt)
+            subject = name.group(1) if name is not None else None
+            secrets.append(SecretRecord(f"{asked.prompt} Answer:", asked.answer, subject, retain=retain))
+    return secrets
 
 
 def made_up_like(secret: SecretRecord, seed: int) -> SecretRecord:

@@ -20,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from revs_tars_plugin.cli import main as revs_tars
 from revs_tars_plugin.data.memorised import memorised_demo
 
-_WIDTH, _HEIGHT = 1000, 1165
+_WIDTH, _HEIGHT = 1000, 1030
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def bars(
     """
     together = 0.8 if len(series) > 1 else 0.6
     height = together / len(series)
-    with _drawing(name, height=0.7 + (0.16 + 0.14 * len(series)) * len(measures)) as (axes, finish):
+    with _drawing(name, height=max(1.7, 0.7 + (0.16 + 0.14 * len(series)) * len(measures))) as (axes, finish):
         for place, (model, values) in enumerate(series.items()):
             offset = (place + 0.5) * height - together / 2
             for row, value in enumerate(values):
