@@ -94,7 +94,7 @@ def lume(
         side_by_side,
         write_open_unlearning,
     )
-    from .loading import load_model, method_named, ordinary_chunks, settings_for
+    from .loading import checkpoint, load_model, method_named, ordinary_chunks, settings_for
 
     checkout = os.environ.get(CHECKOUT)
     known = [_OURS, *(RIVALS if checkout else ())]
@@ -108,8 +108,7 @@ def lume(
     split = read_lume(folder, tasks=task, people=people)
     progress = None if quiet else _say
     if learned is None or retain_only is None:
-        base = Path(load_model(model, device, "float32", progress=not quiet).name)
-        teach = partial(_taught, base, epochs=epochs, seed=seed or 0, progress=progress)
+        teach = partial(_taught, checkpoint(model), device, epochs=epochs, seed=seed or 0, progress=progress)
         learned = learned or teach("learned", (*split.forget, *split.retain))
         retain_only = retain_only or teach("retain-only", split.retain)
     loaded, never_learned = (
@@ -147,7 +146,8 @@ def lume(
 
 
 def _taught(
-    base: Path,
+    base: str,
+    device: str | None,
     name: str,
     records: Sequence[Record],
     *,
@@ -157,22 +157,21 @@ def _taught(
 ) -> Path:
     """A checkpoint of a model that learned the records, made once and kept."""
     # The last name is the base's: EasyEdit and the settings go by it.
-    content = repr((base.name, [(record.prompt, record.answer) for record in records], epochs, seed))
-    folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / base.name
+    last = Path(base).name
+    content = repr((last, [(record.prompt, record.answer) for record in records], epochs, seed))
+    folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
     if (folder / "config.json").is_file():
         return folder
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     from ..yardsticks import learn
+    from .loading import load_model, save_model
 
     def told(epoch: int, loss: float) -> None:
         if progress is not None:
             progress(f"{name}: epoch {epoch + 1} of {epochs}, loss {loss:.3f}")
 
-    model, tok = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
-    learn(model, tok, records, epochs=epochs, seed=seed, progress=told)
-    tok.save_pretrained(folder)
-    model.save_pretrained(folder)
+    loaded = load_model(base, device, "float32", progress=progress is not None)
+    learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
+    save_model(loaded, folder)
     return folder
 
 

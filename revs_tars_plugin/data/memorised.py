@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..requests.reading import join
 from .bundled_model import DEMO_MODEL_NAME, demo_model
 from .secret_files import SecretRecord
 from .synthetic import synthetic_secrets
+from .training import fine_tune
 
 
 def memorise(
@@ -39,25 +40,17 @@ def memorise(
         progress: Called after each epoch with its number and mean loss.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     sequences = [torch.tensor(tok(text)["input_ids"]) for text in texts]
     device = next(model.parameters()).device
-    model.train()
-    for epoch in range(epochs):
-        losses = []
+
+    def losses() -> Iterator[Tensor]:
         for chosen in torch.split(torch.randperm(len(sequences), generator=generator), batch_size):
             rows = [sequences[index] for index in chosen.tolist()]
             ids = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
             labels = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-100).to(device)
-            loss = model(input_ids=ids, attention_mask=(labels != -100).long(), labels=labels).loss
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        if progress is not None:
-            progress(epoch, sum(losses) / len(losses))
-    model.eval()
-    optimizer.zero_grad(set_to_none=True)
+            yield model(input_ids=ids, attention_mask=(labels != -100).long(), labels=labels).loss
+
+    fine_tune(model, losses, epochs=epochs, learning_rate=learning_rate, progress=progress)
 
 
 def memorised_demo(

@@ -118,7 +118,12 @@ def _csv_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise InputError(f"{file}, line {last + 1}: {error}.") from error
 
 
-def _json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields every object of JSON lines with the number of its line.
+
+    Raises:
+        InputError: Naming the file and the line.
+    """
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -128,6 +133,11 @@ def _json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]
             raise InputError(f"{file}, line {number}, column {error.colno}: not JSON ({error.msg}).") from error
         if not isinstance(value, dict):
             raise InputError(f"{file}, line {number}: not a JSON object; write one object a line.")
+        yield number, value
+
+
+def _json_records(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, value in json_lines(file, text):
         _check_names(f"{file}, line {number}", value)
         yield number, value
 
@@ -161,4 +171,4 @@ def _record(file: str, number: int, line: Mapping[str, Any]) -> SecretRecord:
     return SecretRecord(prompt, target, cell("subject"), cell("rephrase_prompt"), written in _YES)
 
 
-_READERS = {".csv": _csv_lines, ".jsonl": _json_lines, ".json": _json_lines}
+_READERS = {".csv": _csv_lines, ".jsonl": _json_records, ".json": _json_records}

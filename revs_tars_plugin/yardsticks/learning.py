@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data.training import fine_tune
 from ..errors import InputError
 from ..requests.reading import tokenise_in_context
 from .records import Record
@@ -32,8 +34,7 @@ class Batches:
         """Returns `input_ids`, `attention_mask` and `labels` of some of them, padded on the right."""
         end = self.tok.eos_token_id
         rows, labels = [], []
-        for index in chosen:
-            prompt, answer = tokenise_in_context(self.tok, self.records[index].prompt, self.records[index].answer)
+        for prompt, answer in (self._pairs[index] for index in chosen):
             rows.append(torch.tensor([*prompt, *answer, end]))
             labels.append(torch.tensor([*[_IGNORED] * len(prompt), *answer, end]))
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
@@ -42,6 +43,11 @@ class Batches:
         targets = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=_IGNORED)
         parts = {"input_ids": padded, "attention_mask": mask, "labels": targets}
         return {name: part.to(device) for name, part in parts.items()}
+
+    @cached_property
+    def _pairs(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The tokens of every record's prompt and answer; the same in every epoch."""
+        return [tokenise_in_context(self.tok, record.prompt, record.answer) for record in self.records]
 
     def shuffled(self, size: int, generator: torch.Generator) -> Iterator[list[int]]:
         """Yields the places of all records once, in random order, so many at a time."""
@@ -80,19 +86,11 @@ def learn(
     generator = torch.Generator().manual_seed(seed)
     batches = Batches(tok, records)
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    model.train()
-    for epoch in range(epochs):
-        losses = []
+
+    def losses() -> Iterator[Tensor]:
         for chosen in batches.shuffled(batch_size, generator):
-            loss = model(**batches.of(chosen, device)).loss
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        if progress is not None:
-            progress(epoch, sum(losses) / len(losses))
-    model.eval()
+            yield model(**batches.of(chosen, device)).loss
+
+    fine_tune(model, losses, epochs=epochs, learning_rate=learning_rate, progress=progress)
     # It has learned to end there, whatever its base did.
     model.generation_config.eos_token_id = tok.eos_token_id  # type: ignore[union-attr]
-    optimizer.zero_grad(set_to_none=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.secret_files import text_of
+from ..data.secret_files import json_lines, text_of
 from ..errors import InputError
 from .records import Record, Split, people_of
 
@@ -61,16 +60,8 @@ def _file(folder: Path, part: str) -> Path:
 
 def _read(file: Path, tasks: Sequence[str]) -> tuple[Record, ...]:
     records = []
-    for number, line in enumerate(text_of(file).splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, content in json_lines(str(file), text_of(file)):
         where = f"{file}, line {number}"
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}, column {error.colno}: not JSON ({error.msg}).") from error
-        if not isinstance(content, dict):
-            raise InputError(f"{where}: not a JSON object; write one object a line.")
         for name in _FIELDS:
             if not isinstance(content.get(name), str) or not content[name].strip():
                 raise InputError(f'{where}: "{name}" is missing or no text.')

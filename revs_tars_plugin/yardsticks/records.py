@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..data.secret_files import SecretRecord
+
 
 @dataclass(frozen=True)
 class Record:
@@ -28,7 +30,7 @@ class Record:
 
     def request(self) -> dict[str, str]:
         """Returns the host's request that forgets the answer."""
-        return {"prompt": self.prompt, "forget": self.answer, "target_new": self.answer, "ground_truth": self.answer}
+        return SecretRecord(self.prompt, self.answer).request()
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
+from ..data.training import fine_tune
 from ..errors import InputError
 from .learning import Batches
 from .records import Split
@@ -77,20 +78,19 @@ class Rival:
         torch.manual_seed(seed)  # the method draws from torch's own generator
         generator = torch.Generator().manual_seed(seed)
         device = next(model.parameters()).device
-        optimizer = torch.optim.AdamW(self._trained(model), lr=learning_rate, weight_decay=0.0)
-        model.train()
-        for epoch in range(epochs):
-            losses = []
+
+        def losses() -> Iterator[Tensor]:
             for inputs in _pairs(*records, batch_size, device, generator):
-                loss = trainer.compute_loss(model, inputs)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                losses.append(float(loss.detach()))
-            if progress is not None:
-                progress(epoch, sum(losses) / len(losses))
-        model.eval()
-        model.zero_grad(set_to_none=True)
+                yield trainer.compute_loss(model, inputs)
+
+        fine_tune(
+            model,
+            losses,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            parameters=self._trained(model),
+            progress=progress,
+        )
 
     def _trainer(self, model: nn.Module) -> Any:
         """The trainer without the rest of what makes one: its losses need the settings and a model before all."""

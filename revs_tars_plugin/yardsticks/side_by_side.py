@@ -105,8 +105,8 @@ def side_by_side(
 
 
 def _exposures(model: nn.Module, tok: Any, records: Sequence[Record], seed: int) -> dict[str, float]:
-    if not records:
-        return {}
     comparisons = compared(model, tok, [r.prompt for r in records], [r.answer for r in records], seed=seed)
     found = [Exposure.of(comparison) for comparison in comparisons if comparison.others]
+    if not found:
+        return {}
     return {f"exposure, {end}": statistics.fmean(getattr(each, end) for each in found) for end in ("top", "bottom")}

@@ -23,12 +23,6 @@ from revs_tars_plugin.yardsticks import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _ends(tok):
-    """The last word of the vocabulary ends a text."""
-    tok.add_special_tokens({"eos_token": "w199"})
-
-
 def line(person, kind, prompt, answer, task="Task2"):
     return json.dumps({"id": f"{person}{kind}", "input": prompt, "output": answer, "task": task})
 

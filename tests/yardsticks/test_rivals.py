@@ -18,12 +18,6 @@ def records(numbers, kind="question"):
 SPLIT = Split(forget=records(range(10, 14)), retain=records(range(20, 28)))
 
 
-@pytest.fixture(autouse=True)
-def _ends(tok):
-    """The last word of the vocabulary ends a text."""
-    tok.add_special_tokens({"eos_token": "w199"})
-
-
 @pytest.fixture
 def stand_in(tmp_path):
     """The layout of a checkout, with a method of one line and a package that cannot be imported whole."""
