@@ -180,3 +180,31 @@ def test_the_command_runs_whole(model, tok, folder, tmp_path, capsys, monkeypatc
     for method, message in (("NPO", "is run from a checkout of open-unlearning"), ("REVZ", "it must be of REVS")):
         assert main([*common, "--method", method]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_base_learns_once_and_is_kept(model, tok, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("OPEN_UNLEARNING", raising=False)
+    base = tmp_path / "tiny"
+    model.save_pretrained(base)
+    tok.save_pretrained(base)
+    command = [
+        "bench",
+        "lume",
+        str(folder),
+        "--people",
+        "2",
+        "--epochs",
+        "2",
+        "--json",
+        "--set",
+        "siblings=0",
+        "--model",
+    ]
+    assert main([*command, str(base)]) == 0
+    said = capsys.readouterr().err
+    assert "\nlearned: epoch 2 of 2" in f"\n{said}" and "retain-only: epoch 2 of 2" in said
+    assert main([*command, str(base)]) == 0
+    assert ": epoch" not in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
