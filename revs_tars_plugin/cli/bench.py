@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError, did_you_mean
 from . import options
-from .session import check_goals, print_json, print_table
-
-if TYPE_CHECKING:
-    from ..yardsticks import Record, Split
-    from .loading import Loaded
-
-# The checkout of open-unlearning whose methods are run beside ours.
-CHECKOUT = "OPEN_UNLEARNING"
-_OURS = "REVS"
-_CACHE = Path("~/.cache/revs-tars-plugin/lume")
+from .benchmark_run import BenchmarkOptions, run_benchmark
 
 benchmarks = typer.Typer(help="The field's own benchmarks, on their published files.", no_args_is_help=True)
+
+_Folder = Annotated[
+    Path,
+    typer.Argument(metavar="FOLDER", help="The published files, or the Hugging Face data set (owner/name)."),
+]
+_Model = Annotated[
+    str, typer.Option("--model", "-m", help='The base that learns the records: a folder, a hub id, or "demo".')
+]
+_Learned = Annotated[
+    Path | None, typer.Option(metavar="CHECKPOINT", help="A model that learned them already, in place of that.")
+]
+_RetainOnly = Annotated[
+    Path | None, typer.Option(metavar="CHECKPOINT", help="A model that learned the records to retain alone.")
+]
+_Epochs = Annotated[int, typer.Option(help="How many times the base reads the records.")]
+_Method = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME[:SETTINGS]",
+        help="REVS, TARS or FT-L-delete, with a YAML or a packaged name; FT, ROME, MEMIT, AlphaEdit and others of "
+        "EasyEdit, with a YAML; GradDiff, NPO, SimNPO, RMU of the checkout of open-unlearning that OPEN_UNLEARNING "
+        "names, with KEY=VALUE; each by an option of its own. Default: ours, and those four where there is a checkout.",
+    ),
+]
+_LearningRate = Annotated[
+    list[float], typer.Option(help="Of the methods that train; each by an option of its own, as a row of its own.")
+]
+_Changes = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of our methods; may be repeated.")
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Results in open-unlearning's layout, a folder a row, and benchmark.json for revs-tars report.",
+    ),
+]
+_Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")]
+_Seed = Annotated[int | None, typer.Option(min=0, max=2**32, help="Of everything that is drawn at random.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,48 +59,34 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(benchmarks, name="bench")
 
 
+def _options(arguments: dict[str, Any]) -> BenchmarkOptions:
+    """The options that all commands have, of a command's arguments."""
+    names = BenchmarkOptions.__dataclass_fields__
+    return BenchmarkOptions(**{name: value for name, value in arguments.items() if name in names})
+
+
 @benchmarks.command()
 def lume(
     *,
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="LUME's published files: JSON lines with forget and retain.")
-    ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help='The base that learns the records: a folder, a hub id, or "demo".')
-    ] = "demo",
-    learned: Annotated[
-        Path | None, typer.Option(metavar="CHECKPOINT", help="A model that learned them already, in place of that.")
-    ] = None,
-    retain_only: Annotated[
-        Path | None, typer.Option(metavar="CHECKPOINT", help="A model that learned the records to retain alone.")
-    ] = None,
+    folder: _Folder,
     task: Annotated[list[str], typer.Option(help="Task1, Task2 or Task3, each by an option of its own.")] = ["Task2"],
     people: Annotated[
         int | None, typer.Option(help="So many people to forget and to retain; as many more stay unseen. Default: all.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="How many times the base reads the records.")] = 12,
-    method: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help="REVS, or GradDiff, NPO, SimNPO, RMU of the checkout of open-unlearning that OPEN_UNLEARNING names; "
-            "each by an option of its own. Default: all that there are.",
-        ),
-    ] = [],
-    learning_rate: Annotated[
-        list[float], typer.Option(help="Of the methods that train; each by an option of its own.")
-    ] = [1e-5],
-    settings: options.Settings = None,
-    changes: options.Changes = [],
+    model: _Model = "demo",
+    learned: _Learned = None,
+    retain_only: _RetainOnly = None,
+    epochs: _Epochs = 12,
+    method: _Method = [],
+    learning_rate: _LearningRate = [1e-5],
+    changes: _Changes = [],
     text: options.Text = None,
     device: options.Device = None,
-    seed: options.Seed = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Results in open-unlearning's layout, a folder a row."),
-    ] = None,
+    seed: _Seed = None,
+    output: _Output = None,
     require: options.Require = [],
     json: options.Json = False,
+    markdown: _Markdown = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
@@ -85,112 +97,167 @@ def lume(
 
     Example: revs-tars bench lume ./lume --people 25 --method REVS
     """
-    from ..yardsticks import (
-        LUME,
-        RETAIN_ONLY,
-        RIVALS,
-        published_rival,
-        read_lume,
-        side_by_side,
-        write_open_unlearning,
-    )
-    from .loading import checkpoint, load_model, method_named, ordinary_chunks, settings_for
+    asked = _options(locals())
+    from ..yardsticks import Lume, published_folder, read_lume
 
-    checkout = os.environ.get(CHECKOUT)
-    known = [_OURS, *(RIVALS if checkout else ())]
-    for name in method:
-        if name in RIVALS and not checkout:
-            raise InputError(
-                f"--method {name} is run from a checkout of open-unlearning: name its folder in {CHECKOUT}."
-            )
-        if name not in known:
-            raise InputError(f'--method is "{name}"; it must be of {", ".join(known)}{did_you_mean(name, known)}')
-    split = read_lume(folder, tasks=task, people=people)
-    progress = None if quiet else _say
-    if learned is None or retain_only is None:
-        teach = partial(_taught, checkpoint(model), device, epochs=epochs, seed=seed or 0, progress=progress)
-        learned = learned or teach("learned", (*split.forget, *split.retain))
-        retain_only = retain_only or teach("retain-only", split.retain)
-    loaded, never_learned = (
-        load_model(str(place), device, "float32", progress=not quiet) for place in (learned, retain_only)
-    )
-    ways: dict[str, Callable[[Any], None]] = {}
-    for name in method or known:
-        if name == _OURS:
-            hparams = settings_for(method_named(None, settings, _OURS), loaded, settings, changes=changes, seed=seed)
-            # What was measured of a model lies beside it.
-            ways[name] = _edited(loaded, split, replace(hparams, stats_dir=str(learned.parent / "stats")))
-        else:
-            rival = published_rival(str(checkout), name)
-            for rate in learning_rate:
-                ways[f"{name}, {rate:g}"] = partial(
-                    rival.unlearn, tok=loaded.tok, split=split, learning_rate=rate, seed=seed or 0
-                )
-    chunks = ordinary_chunks(loaded, text, seed or 0, progress=not quiet)
-    rows, gold = [], None
-    for row in side_by_side(loaded.model, never_learned.model, loaded.tok, split, ways, text=chunks, seed=seed or 0):
-        rows.append(row)
-        gold = row if row.name == RETAIN_ONLY else gold
-        if output is not None:
-            write_open_unlearning(output / row.name.replace(" ", "-"), LUME, row.scores)
-        if not quiet:
-            _say(f"{row.name}: measured")
-    figures = {row.name: row.figures(gold) for row in rows}
-    if json:
-        print_json(figures)
-    else:
-        names = list(dict.fromkeys(name for row in figures.values() for name in row))
-        title = f"{LUME}, {', '.join(task)}: {len(split.forget)} records to forget, {len(split.retain)} to retain"
-        print_table(title, [{"": name, **{row: figures[row].get(name) for row in figures}} for name in names])
-    check_goals(require, {f"{row}.{name}": value for row, found in figures.items() for name, value in found.items()})
+    split = read_lume(published_folder(folder), tasks=task, people=people)
+    title = f"LUME, {', '.join(task)}: {len(split.forget)} records to forget, {len(split.retain)} to retain"
+    run_benchmark(Lume(split), asked, "REVS", title)
 
 
-def _taught(
-    base: str,
-    device: str | None,
-    name: str,
-    records: Sequence[Record],
+@benchmarks.command()
+def tofu(
     *,
-    epochs: int,
-    seed: int,
-    progress: Callable[[str], None] | None,
-) -> Path:
-    """A checkpoint of a model that learned the records, made once and kept."""
-    # The last name is the base's: EasyEdit and the settings go by it.
-    last = Path(base).name
-    content = repr((last, [(record.prompt, record.answer) for record in records], epochs, seed))
-    folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
-    if (folder / "config.json").is_file():
-        return folder
-    from ..yardsticks import learn
-    from .loading import load_model, save_model
+    folder: _Folder,
+    forget: Annotated[str, typer.Option(help="forget01, forget05 or forget10.")] = "forget01",
+    authors: Annotated[
+        int | None, typer.Option(help="So many retained authors, of 20 questions each. Default: all.")
+    ] = None,
+    model: _Model = "demo",
+    learned: _Learned = None,
+    retain_only: _RetainOnly = None,
+    epochs: _Epochs = 10,
+    method: _Method = [],
+    learning_rate: _LearningRate = [1e-5],
+    changes: _Changes = [],
+    text: options.Text = None,
+    device: options.Device = None,
+    seed: _Seed = None,
+    output: _Output = None,
+    require: options.Require = [],
+    json: options.Json = False,
+    markdown: _Markdown = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Let a model learn TOFU's made-up authors, forget some by several methods, and measure what TOFU measures.
 
-    def told(epoch: int, loss: float) -> None:
-        if progress is not None:
-            progress(f"{name}: epoch {epoch + 1} of {epochs}, loss {loss:.3f}")
+    forget_quality is the p-value of its Kolmogorov-Smirnov test against the model that never learned these authors:
+    above 0.05 nobody can tell them apart by it. model_utility is what is left of all else.
 
-    loaded = load_model(base, device, "float32", progress=progress is not None)
-    learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
-    save_model(loaded, folder)
-    return folder
+    Example: revs-tars bench tofu ./tofu --authors 20 --method REVS
+    """
+    asked = _options(locals())
+    from ..yardsticks import Tofu, published_folder, read_tofu
 
-
-def _edited(loaded: Loaded, split: Split, hparams: Any) -> Callable[[Any], None]:
-    """REVS, which like its rivals is shown what to retain."""
-    from ..methods import method_of
-    from ..requests.reading import join
-
-    execute = method_of(hparams.ALGORITHM).execute
-    if execute is None:
-        raise InputError(f"--settings are of {hparams.ALGORITHM}, which only EasyEdit runs; the benchmark takes REVS.")
-    requests: list[dict[str, Any]] = [record.request() for record in split.forget]
-    requests[0]["retain_texts"] = [join(record.prompt, record.answer) for record in split.retain]
-
-    def forget(model: Any) -> None:
-        execute(model, loaded.tok, requests, hparams).apply(model)
-
-    return forget
+    files = read_tofu(published_folder(folder), forget=forget, authors=authors)
+    counts = f"{len(files.split.forget)} questions to forget, {len(files.split.retain)} to retain"
+    run_benchmark(Tofu(files), asked, "REVS", f"TOFU, {forget}: {counts}")
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+@benchmarks.command()
+def ssn(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="CSV", help="The REVS paper's file: prompt, sentence, ssn, name.")],
+    secrets: Annotated[int | None, typer.Option(help="So many numbers, half of them to forget. Default: all.")] = None,
+    model: _Model = "demo",
+    learned: _Learned = None,
+    retain_only: _RetainOnly = None,
+    epochs: _Epochs = 12,
+    method: _Method = [],
+    learning_rate: _LearningRate = [1e-5],
+    changes: _Changes = [],
+    text: options.Text = None,
+    device: options.Device = None,
+    seed: _Seed = None,
+    output: _Output = None,
+    require: options.Require = [],
+    json: options.Json = False,
+    markdown: _Markdown = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Let a model learn the REVS paper's social security numbers in five wordings, and forget half of them by one.
+
+    Efficacy is that of the wording that is edited, generality that of the four others, specificity what is left of the
+    numbers to retain; all of every token of a number, at k = 100.
+
+    Example: revs-tars bench ssn ssn.csv --method REVS:smollm2-135m-covariance
+    """
+    asked = _options(locals())
+    from ..yardsticks import read_ssn
+
+    found = read_ssn(file, secrets, seed=seed or 0)
+    title = f"SSN: {len(found.forget)} numbers to forget, {len(found.retain)} to retain, k = {found.k}"
+    run_benchmark(found, asked, "REVS", title)
+
+
+@benchmarks.command()
+def secrets(
+    *,
+    forget: Annotated[int, typer.Option(help="How many to forget, at most 24; 24 others are to be retained.")] = 12,
+    model: _Model = "demo",
+    learned: _Learned = None,
+    retain_only: _RetainOnly = None,
+    epochs: _Epochs = 12,
+    method: _Method = [],
+    learning_rate: _LearningRate = [1e-5],
+    changes: _Changes = [],
+    text: options.Text = None,
+    device: options.Device = None,
+    seed: _Seed = None,
+    output: _Output = None,
+    require: options.Require = [],
+    json: options.Json = False,
+    markdown: _Markdown = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Let a model learn made-up secrets of four kinds, drawn by the seed, and forget some by one of their wordings.
+
+    Measured like ssn. Nothing is read but the model.
+
+    Example: revs-tars bench secrets --seed 2 --method REVS --method FT
+    """
+    asked = _options(locals())
+    from ..yardsticks import drawn
+
+    found = drawn(forget, seed or 0)
+    title = f"Secrets: {len(found.forget)} to forget, {len(found.retain)} to retain, seed {seed or 0}, k = {found.k}"
+    run_benchmark(found, asked, "REVS", title)
+
+
+@benchmarks.command()
+def concepts(
+    *,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="YAML", help="Concepts; by default twenty that the demo model knows.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(help="Only so many, the first ones. Default: all.")] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help='The model that knows them: a folder, a hub id, or "demo".')
+    ] = "demo",
+    method: _Method = [],
+    learning_rate: _LearningRate = [1e-5],
+    changes: _Changes = [],
+    text: options.Text = None,
+    device: options.Device = None,
+    seed: _Seed = None,
+    output: _Output = None,
+    require: options.Require = [],
+    json: options.Json = False,
+    markdown: _Markdown = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Remove concepts that a model knows by itself with several methods; measure names, facts and what is unrelated.
+
+    No model can be had that learned everything else, so there is no row to be near to.
+
+    Example: revs-tars bench concepts --count 5 --method TARS --method FT
+    """
+    asked = _options({**locals(), "learned": None, "retain_only": None, "epochs": 0})
+    from ..data import read_concepts_file
+    from ..yardsticks import Concepts
+    from .loading import ordinary_chunks
+
+    known, unrelated = read_concepts_file(file)
+    chosen = known[:count]
+    title = f"Concepts: {len(chosen)} to forget, all at once"
+
+    def of(loaded: Any) -> Concepts:
+        # Other text than what the cost is measured on.
+        texts = ordinary_chunks(loaded, None, (seed or 0) + 1, count=8, size=64, progress=not quiet)
+        return Concepts.of(loaded.model, loaded.tok, chosen, unrelated, texts)
+
+    run_benchmark(of, asked, "TARS", title)

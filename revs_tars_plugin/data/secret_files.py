@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,21 @@ def text_of(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8 (byte {error.start}); convert it first.") from error
 
 
-def _csv_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def csv_lines(file: str, text: str, check: Callable[[Sequence[str]], None]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Yields every row of CSV with a header line, by its columns, with the number of its first line.
+
+    Args:
+        file: What errors call it.
+        text: What it holds.
+        check: Given the names of the columns, raises where one is missing.
+
+    Raises:
+        InputError: Naming the file and the line.
+    """
     reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
     last = 0
     try:
-        _check_names(f"{file}, line 1", reader.fieldnames or _NEEDED)
+        check(reader.fieldnames or ())
         last = reader.line_num
         for row in reader:
             # A quoted cell may run over several lines; the first one is named.
@@ -116,6 +126,11 @@ def _csv_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             last = reader.line_num
     except csv.Error as error:
         raise InputError(f"{file}, line {last + 1}: {error}.") from error
+
+
+def _csv_records(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    # An empty file has no header, and no secrets, which is said elsewhere.
+    yield from csv_lines(file, text, lambda names: _check_names(f"{file}, line 1", names or _NEEDED))
 
 
 def json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -171,4 +186,4 @@ def _record(file: str, number: int, line: Mapping[str, Any]) -> SecretRecord:
     return SecretRecord(prompt, target, cell("subject"), cell("rephrase_prompt"), written in _YES)
 
 
-_READERS = {".csv": _csv_lines, ".jsonl": _json_records, ".json": _json_records}
+_READERS = {".csv": _csv_records, ".jsonl": _json_records, ".json": _json_records}

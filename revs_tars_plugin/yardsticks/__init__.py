@@ -1,27 +1,51 @@
 """The field's own benchmarks: their published files, what they measure, and the methods that people compare with."""
 
+from .benchmark import Benchmark, Scores
+from .concepts import CONCEPTS, Concepts
 from .learning import learn
 from .lume import LUME, read_lume
-from .lume_scores import lume_scores
+from .lume_scores import Lume, lume_scores
 from .open_unlearning import write_open_unlearning
+from .published_files import published_folder
 from .records import Record, Split
 from .rivals import RIVALS, Rival, published_rival
+from .secrets import SECRETS, SSN, Secrets, drawn, read_ssn
 from .side_by_side import RETAIN_ONLY, UNEDITED, Row, distance, side_by_side
+from .tofu import TOFU, Choices, TofuFiles, read_tofu
+from .tofu_scores import Tofu, forget_quality, tofu_scores
 
 __all__ = [
+    "CONCEPTS",
     "LUME",
     "RETAIN_ONLY",
     "RIVALS",
+    "SECRETS",
+    "SSN",
+    "TOFU",
     "UNEDITED",
+    "Benchmark",
+    "Choices",
+    "Concepts",
+    "Lume",
     "Record",
     "Rival",
     "Row",
+    "Scores",
+    "Secrets",
     "Split",
+    "Tofu",
+    "TofuFiles",
     "distance",
+    "drawn",
+    "forget_quality",
     "learn",
     "lume_scores",
+    "published_folder",
     "published_rival",
     "read_lume",
+    "read_ssn",
+    "read_tofu",
     "side_by_side",
+    "tofu_scores",
     "write_open_unlearning",
 ]

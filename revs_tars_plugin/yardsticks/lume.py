@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.secret_files import json_lines, text_of
 from ..errors import InputError
+from .published_files import rows_of
 from .records import Record, Split, people_of
 
 # As errors and files call it.
@@ -21,10 +21,11 @@ _KINDS = {"sc": "completion", "qa": "question"}
 def read_lume(
     folder: str | Path, *, tasks: Sequence[str] = ("Task2",), people: int | None = None, unseen: int | None = None
 ) -> Split:
-    """Reads the forget and the retain set of LUME, as JSON lines.
+    """Reads the forget and the retain set of LUME, as JSON lines or Parquet.
 
     Args:
-        folder: Where the published files lie: one ".jsonl" file whose name holds "forget", and one with "retain".
+        folder: Where the published files lie: one whose name holds "forget", and one with "retain"; of several the one
+            with "train" in its name, too.
         tasks: Which of "Task1" (novels), "Task2" (made-up people), "Task3" (biographies).
         people: So many people, or documents, of each set, the first ones of the file; all by default.
         unseen: So many further ones of the forget set, which no model is to learn: who asks whether a model learned
@@ -49,22 +50,22 @@ def read_lume(
 
 
 def _file(folder: Path, part: str) -> Path:
-    files = sorted(path for path in folder.glob("*.jsonl") if part in path.name)
-    if len(files) != 1:
+    files = sorted(
+        path for ending in (".jsonl", ".parquet") for path in folder.rglob(f"*{ending}") if part in path.name
+    )
+    # The task's data set has small files for validation beside.
+    chosen = [path for path in files if "train" in path.name] if len(files) > 1 else files
+    if len(chosen) != 1:
         found = ", ".join(path.name for path in files) or "none"
         raise InputError(
-            f'{folder} must hold one file with "{part}" in its name that ends in .jsonl; it holds {found}.'
+            f'{folder} must hold one file with "{part}" in its name that ends in .jsonl or .parquet; it holds {found}.'
         )
-    return files[0]
+    return chosen[0]
 
 
 def _read(file: Path, tasks: Sequence[str]) -> tuple[Record, ...]:
     records = []
-    for number, content in json_lines(str(file), text_of(file)):
-        where = f"{file}, line {number}"
-        for name in _FIELDS:
-            if not isinstance(content.get(name), str) or not content[name].strip():
-                raise InputError(f'{where}: "{name}" is missing or no text.')
+    for where, content in rows_of(file, _FIELDS):
         identifier = _IDENTIFIER.fullmatch(content["id"])
         if identifier is None:
             raise InputError(f'{where}: "id" is {content["id"]}; it must end in sc or qa and a number.')

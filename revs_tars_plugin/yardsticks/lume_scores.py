@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,10 +12,47 @@ from torch import nn
 from ..evaluation.likelihood import likelihoods
 from ..evaluation.membership import area_under_curve
 from .answers import Answer, answers
+from .benchmark import Scores
+from .lume import LUME
 from .records import Record, Split
 
-# For each metric its figure of every record: what open-unlearning calls `value_by_index`.
-Scores = dict[str, tuple[float, dict[str, dict[str, float]]]]
+
+@dataclass(frozen=True)
+class Lume:
+    """LUME as a benchmark.
+
+    Attributes:
+        split: Its records.
+    """
+
+    split: Split
+    name: str = LUME
+    # The others are made of these.
+    compared: tuple[str, ...] = (
+        "forget_regurgitation",
+        "forget_knowledge",
+        "retain_regurgitation",
+        "retain_knowledge",
+        "membership",
+    )
+
+    @property
+    def learned(self) -> tuple[Record, ...]:
+        """The records to forget and to retain."""
+        return (*self.split.forget, *self.split.retain)
+
+    @property
+    def kept(self) -> tuple[Record, ...]:
+        """The records to retain."""
+        return self.split.retain
+
+    def scores(self, model: nn.Module, tok: Any) -> Scores:
+        """See `lume_scores`."""
+        return lume_scores(model, tok, self.split)
+
+    def against(self, scores: Scores, gold: Scores) -> Scores:
+        """No metric of LUME compares two models."""
+        return {}
 
 
 def lume_scores(model: nn.Module, tok: Any, split: Split, *, batch_size: int = 32) -> Scores:

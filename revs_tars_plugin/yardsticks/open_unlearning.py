@@ -8,7 +8,7 @@ from typing import Any
 
 from ..atomic_write import replacing
 from ..errors import InputError
-from .lume_scores import Scores
+from .benchmark import Scores
 
 
 def write_open_unlearning(folder: str | Path, name: str, scores: Scores) -> Path:

@@ -19,6 +19,8 @@ class Record:
         task: The part of the benchmark that it belongs to.
         prompt: What the model is given.
         answer: What it learned to say.
+        secret: The part of the answer's beginning that has to be forgotten; None where it is all of it.
+        subject: What the prompt is about, where the benchmark says so.
     """
 
     identifier: str
@@ -27,10 +29,12 @@ class Record:
     task: str
     prompt: str
     answer: str
+    secret: str | None = None
+    subject: str | None = None
 
     def request(self) -> dict[str, str]:
-        """Returns the host's request that forgets the answer."""
-        return SecretRecord(self.prompt, self.answer).request()
+        """Returns the host's request that forgets the answer, or its secret part."""
+        return SecretRecord(self.prompt, self.secret or self.answer, self.subject).request()
 
 
 @dataclass(frozen=True)

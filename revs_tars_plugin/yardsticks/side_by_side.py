@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +15,15 @@ from ..evaluation.exposure import Exposure
 from ..evaluation.integrity import OrdinaryText
 from ..evaluation.likelihood import compared
 from ..evaluation.peak_memory import peak_memory
-from .lume_scores import Scores, lume_scores
-from .records import Record, Split
+from .benchmark import Benchmark, Scores
+from .records import Record
 
 UNEDITED, RETAIN_ONLY = "unedited", "retain-only model"
-# Of so many questions at most exposure is measured: each takes 64 answers.
-_COMPARED = 40
-# Derived from the others, so no measure of its own of how near two models are.
-_DERIVED = ("task_aggregate", "membership_score")
+# Of so many secrets at most exposure is measured: each takes 64 answers.
+_EXPOSED = 40
 
-Forget = Callable[[nn.Module], None]
+# Edits a model in place; what it returns, if anything, is measured in its stead: the model within an adapter.
+Forget = Callable[[nn.Module], "nn.Module | None"]
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,11 @@ class Row:
     seconds: float | None = None
     peak_mib: float | None = None
 
-    def figures(self, gold: Row | None = None) -> dict[str, float]:
-        """Returns its figures by name, with its distance from the retain-only model where that is given."""
+    def figures(self, gold: Row | None = None, compared: Collection[str] = ()) -> dict[str, float]:
+        """Returns its figures by name, with the distance from the retain-only model in compared metrics."""
         figures = {name: mean for name, (mean, _) in self.scores.items()}
-        if gold is not None:
-            figures["distance"] = distance(self.scores, gold.scores)
+        if gold is not None and compared:
+            figures["distance"] = distance(self.scores, gold.scores, compared)
         figures.update(self.costs)
         if self.seconds is not None:
             figures["seconds"] = self.seconds
@@ -58,54 +57,64 @@ class Row:
         return figures
 
 
-def distance(scores: Scores, gold: Scores) -> float:
-    """Returns how far two models are from each other: the mean difference over the benchmark's own metrics."""
-    return statistics.fmean(abs(scores[name][0] - gold[name][0]) for name in scores if name not in _DERIVED)
+def distance(scores: Scores, gold: Scores, compared: Collection[str]) -> float:
+    """Returns how far two models are from each other: the mean difference over those metrics that both have."""
+    names = [name for name in compared if name in scores and name in gold]
+    return statistics.fmean(abs(scores[name][0] - gold[name][0]) for name in names)
 
 
 def side_by_side(
     learned: nn.Module,
-    retain_only: nn.Module,
+    retain_only: nn.Module | None,
     tok: Any,
-    split: Split,
+    benchmark: Benchmark,
     ways: Mapping[str, Forget],
     *,
     text: Sequence[str] = (),
     seed: int = 0,
 ) -> Iterator[Row]:
-    """Yields the model as it is, one that never learned what is to be forgotten, and the model after each way.
+    """Yields a model that never learned what is to be forgotten, the model as it is, and it after each way.
 
     Args:
         learned: A model that learned all of it; stays as it is.
-        retain_only: A model that learned the records to retain alone.
+        retain_only: A model that learned the records to retain alone; None where nobody can have one.
         tok: The tokenizer of both.
-        split: The benchmark's records.
+        benchmark: What is measured.
         ways: By its name what makes a model forget, in place.
         text: Ordinary texts to measure the cost on; none, no cost.
         seed: Seed of the made-up answers that exposure compares with.
     """
     reference = OrdinaryText.of(learned, tok, text) if text else None
-    questions = [record for record in split.forget if record.kind == "question"]
-    asked = questions[:: max(1, -(-len(questions) // _COMPARED))]
+    asked = _spread([record for record in benchmark.split.forget if record.kind == "question"])
+    gold: Scores | None = None
 
     def row(name: str, model: nn.Module, seconds: float | None = None, mib: float | None = None) -> Row:
         costs = _exposures(model, tok, asked, seed)
         if reference is not None and model is not retain_only:
             costs.update(reference.compare(model).summary())
-        return Row(name, lume_scores(model, tok, split), costs, seconds, mib)
+        scores = benchmark.scores(model, tok)
+        return Row(name, {**scores, **benchmark.against(scores, gold or scores)}, costs, seconds, mib)
 
+    if retain_only is not None:
+        first = row(RETAIN_ONLY, retain_only)
+        gold = first.scores
+        yield first
     yield row(UNEDITED, learned)
-    yield row(RETAIN_ONLY, retain_only)
     for name, forget in ways.items():
         model = copy.deepcopy(learned)
         start = time.perf_counter()
         with peak_memory() as peak:
-            forget(model)
-        yield row(name, model, time.perf_counter() - start, peak.mib)
+            edited = forget(model)
+        seconds = time.perf_counter() - start
+        yield row(name, model if edited is None else edited, seconds, peak.mib)
+
+
+def _spread(records: Sequence[Record]) -> Sequence[Record]:
+    return records[:: max(1, -(-len(records) // _EXPOSED))]
 
 
 def _exposures(model: nn.Module, tok: Any, records: Sequence[Record], seed: int) -> dict[str, float]:
-    comparisons = compared(model, tok, [r.prompt for r in records], [r.answer for r in records], seed=seed)
+    comparisons = compared(model, tok, [r.prompt for r in records], [r.secret or r.answer for r in records], seed=seed)
     found = [Exposure.of(comparison) for comparison in comparisons if comparison.others]
     if not found:
         return {}

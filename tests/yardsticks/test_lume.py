@@ -13,6 +13,7 @@ from revs_tars_plugin.evaluation import still_generated
 from revs_tars_plugin.yardsticks import (
     RETAIN_ONLY,
     UNEDITED,
+    Lume,
     Record,
     Split,
     learn,
@@ -137,15 +138,17 @@ def test_a_model_that_learned_answers_and_ends_and_one_that_did_not_does_neither
         with torch.no_grad():
             edited.lm_head.weight.mul_(-1)
 
+    benchmark = Lume(split)
     rows = {
-        row.name: row for row in side_by_side(learned, retain_only, tok, split, {"damage": damaged}, text=["w1 w2 w3"])
+        row.name: row
+        for row in side_by_side(learned, retain_only, tok, benchmark, {"damage": damaged}, text=["w1 w2 w3"])
     }
-    assert list(rows) == [UNEDITED, RETAIN_ONLY, "damage"]
+    assert list(rows) == [RETAIN_ONLY, UNEDITED, "damage"]
     gold = rows[RETAIN_ONLY]
-    before, after = (rows[name].figures(gold) for name in (UNEDITED, "damage"))
+    before, after = (rows[name].figures(gold, benchmark.compared) for name in (UNEDITED, "damage"))
     assert before["forget_knowledge"] == before["retain_knowledge"] == before["forget_regurgitation"] == 1
     assert before["membership"] == 1
-    assert gold.figures(gold)["forget_knowledge"] == gold.figures(gold)["distance"] == 0
+    assert gold.figures(gold)["forget_knowledge"] == gold.figures(gold, benchmark.compared)["distance"] == 0
     assert gold.figures(gold)["retain_knowledge"] == 1
     assert after["retain_knowledge"] == 0
     assert before["kl_median"] < 1e-6 < after["kl_median"]
@@ -172,7 +175,7 @@ def test_the_command_runs_whole(model, tok, folder, tmp_path, capsys, monkeypatc
     common += ["--retain-only", str(places["retain"]), "--quiet", "--json"]
     assert main([*common, "--method", "REVS", "-o", str(tmp_path / "out"), "--set", "max_tokens=1"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert list(rows) == [UNEDITED, RETAIN_ONLY, "REVS"]
+    assert list(rows) == [RETAIN_ONLY, UNEDITED, "REVS"]
     assert rows["REVS"]["forget_knowledge"] < rows[UNEDITED]["forget_knowledge"] == 1
     assert rows["REVS"]["distance"] < rows[UNEDITED]["distance"]
     for row in ("unedited", "retain-only-model", "REVS"):

@@ -1,0 +1,254 @@
+"""What all benchmarks of the command line share: models that learn, the methods side by side, and the table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import InputError, did_you_mean
+from ..formatting import markdown_table, readable
+from .session import check_goals, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..yardsticks import Benchmark, Record
+    from .loading import Loaded
+
+# The checkout of open-unlearning whose methods are run beside ours.
+CHECKOUT = "OPEN_UNLEARNING"
+_CACHE = Path("~/.cache/revs-tars-plugin/benchmarks")
+# What stands between a method and its settings: "REVS:smollm2-135m-paper".
+_WITH = ":"
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What every benchmark's command takes; see their help."""
+
+    model: str
+    learned: Path | None
+    retain_only: Path | None
+    epochs: int
+    method: Sequence[str]
+    learning_rate: Sequence[float]
+    changes: Sequence[str]
+    text: str | None
+    device: str | None
+    seed: int | None
+    output: Path | None
+    require: Sequence[str]
+    json: bool
+    markdown: bool
+    quiet: bool
+
+    @property
+    def progress(self) -> Callable[[str], None] | None:
+        """What tells how far it is; None where nothing is to be told."""
+        return None if self.quiet else _say
+
+
+def run_benchmark(
+    benchmark: Benchmark | Callable[[Loaded], Benchmark], options: BenchmarkOptions, ours: str, title: str
+) -> None:
+    """Lets a model learn, every method forget, and prints a column a method.
+
+    Args:
+        benchmark: The benchmark, or what makes it of a model that knows by itself what is to be forgotten.
+        options: What the command was given.
+        ours: The method of this package that is run unless others are named.
+        title: The heading of the table.
+    """
+    from ..yardsticks import RETAIN_ONLY, side_by_side, write_open_unlearning
+    from .loading import checkpoint, load_model, ordinary_chunks
+
+    names = _methods(options, ours)
+    learned, retain_only = options.learned, options.retain_only
+    if callable(benchmark):
+        learned = learned or Path(checkpoint(options.model))
+    elif learned is None or retain_only is None:
+        teach = partial(_taught, checkpoint(options.model), options)
+        learned = learned or teach("learned", benchmark.learned)
+        retain_only = retain_only or teach("retain-only", benchmark.kept)
+    loaded, never_learned = (
+        load_model(str(place), options.device, "float32", progress=not options.quiet) if place is not None else None
+        for place in (learned, retain_only)
+    )
+    assert loaded is not None
+    if callable(benchmark):
+        benchmark = benchmark(loaded)
+    ways: dict[str, Callable[[Any], Any]] = {}
+    for name in names:
+        ways.update(_ways(name, loaded, benchmark, options, learned))
+    chunks = ordinary_chunks(loaded, options.text, options.seed or 0, progress=not options.quiet)
+    rows, gold = [], None
+    for row in side_by_side(
+        loaded.model,
+        never_learned.model if never_learned is not None else None,
+        loaded.tok,
+        benchmark,
+        ways,
+        text=chunks,
+        seed=options.seed or 0,
+    ):
+        rows.append(row)
+        gold = row if row.name == RETAIN_ONLY else gold
+        if options.output is not None:
+            write_open_unlearning(options.output / _file_name(row.name), benchmark.name, row.scores)
+        if not options.quiet:
+            _say(f"{row.name}: measured")
+    figures = {row.name: row.figures(gold, benchmark.compared) for row in rows}
+    if options.output is not None:
+        from ..report.results import result, write_result
+
+        content = {
+            "benchmark": benchmark.name,
+            "title": title,
+            "model": Path(options.model).name,
+            "forgotten": len(benchmark.split.forget),
+            "retained": len(benchmark.split.retain),
+            "rows": figures,
+        }
+        write_result(options.output / "benchmark.json", result("benchmark", content, redacted=True))
+    measured = list(dict.fromkeys(name for row in figures.values() for name in row))
+    if options.json:
+        print_json(figures)
+    elif options.markdown:
+        cells = [[name, *(readable(row.get(name)) for row in figures.values())] for name in measured]
+        typer.echo("\n".join(markdown_table(["", *figures], cells)))
+    else:
+        print_table(title, [{"": name, **{row: figures[row].get(name) for row in figures}} for name in measured])
+    check_goals(
+        options.require, {f"{row}.{name}": value for row, found in figures.items() for name, value in found.items()}
+    )
+
+
+def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
+    """The methods to run, checked before anything is learned."""
+    from ..host.editor_run import HOST_EDITORS
+    from ..methods import METHODS, method_of
+    from ..yardsticks import RIVALS
+
+    checkout = os.environ.get(CHECKOUT)
+    known = [*METHODS, *RIVALS, *HOST_EDITORS]
+    chosen = list(options.method) or [ours, *(RIVALS if checkout else ())]
+    for written in chosen:
+        name = written.partition(_WITH)[0]
+        if name not in known:
+            raise InputError(f'--method is "{name}"; it must be of {", ".join(known)}{did_you_mean(name, known)}')
+        if name in RIVALS and not checkout:
+            raise InputError(
+                f"--method {name} is run from a checkout of open-unlearning: name its folder in {CHECKOUT}."
+            )
+        if name in METHODS and method_of(name).execute is None:
+            raise InputError(f"--method {name} runs in EasyEdit alone: see revs-tars compare.")
+    return chosen
+
+
+def _ways(
+    written: str, loaded: Loaded, benchmark: Benchmark, options: BenchmarkOptions, learned: Path
+) -> dict[str, Callable[[Any], Any]]:
+    """What makes a model forget, by the name of its row."""
+    from ..methods import METHODS, method_of
+    from ..yardsticks import RIVALS, published_rival
+    from .loading import settings_for
+
+    name, _, settings = written.partition(_WITH)
+    # What was measured of a model lies beside it.
+    stats = learned.parent / "stats"
+    if name in METHODS:
+        hparams = settings_for(method_of(name), loaded, settings or None, changes=options.changes, seed=options.seed)
+        return {written: _edited(loaded, benchmark, replace(hparams, stats_dir=str(stats)))}
+    if name in RIVALS:
+        rival = published_rival(os.environ[CHECKOUT], name, **_values(settings))
+        return {
+            f"{written}, {rate:g}": partial(
+                rival.unlearn,
+                tok=loaded.tok,
+                split=benchmark.split,
+                learning_rate=rate,
+                seed=options.seed or 0,
+                progress=_epochs_of(name, options),
+            )
+            for rate in options.learning_rate
+        }
+    from ..host.editor_run import HostEditorRun
+
+    requests = [record.request() for record in benchmark.split.forget]
+    return {
+        written: HostEditorRun(
+            name, loaded.tok, requests, settings=settings or None, stats_dir=stats, seed=options.seed or 0
+        )
+    }
+
+
+def _values(settings: str) -> dict[str, Any]:
+    """Settings of a rival: "beta=0.5,alpha=2"."""
+    import yaml
+
+    values = {}
+    for item in filter(None, settings.split(",")):
+        key, sign, value = item.partition("=")
+        if not sign:
+            raise InputError(f'--method: "{item}" is no setting of a rival; write KEY=VALUE, several with commas.')
+        values[key.strip()] = yaml.safe_load(value)
+    return values
+
+
+def _epochs_of(name: str, options: BenchmarkOptions) -> Callable[[int, float], None] | None:
+    say = options.progress
+    return None if say is None else lambda epoch, loss: say(f"{name}: epoch {epoch + 1}, loss {loss:.3f}")
+
+
+def _taught(base: str, options: BenchmarkOptions, name: str, records: Sequence[Record]) -> Path:
+    """A checkpoint of a model that learned the records, made once and kept."""
+    # The last name is the base's: EasyEdit and the settings go by it.
+    last = Path(base).name
+    seed, epochs = options.seed or 0, options.epochs
+    content = repr((last, [(record.prompt, record.answer) for record in records], epochs, seed))
+    folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
+    if (folder / "config.json").is_file():
+        return folder
+    from ..yardsticks import learn
+    from .loading import load_model, save_model
+
+    say = options.progress
+
+    def told(epoch: int, loss: float) -> None:
+        if say is not None:
+            say(f"{name}: epoch {epoch + 1} of {epochs}, loss {loss:.3f}")
+
+    loaded = load_model(base, options.device, "float32", progress=say is not None)
+    learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
+    save_model(loaded, folder)
+    return folder
+
+
+def _edited(loaded: Loaded, benchmark: Benchmark, hparams: Any) -> Callable[[Any], None]:
+    """A method of ours, which like its rivals is shown what to retain."""
+    from ..methods import method_of
+    from ..requests.reading import join
+
+    execute = method_of(hparams.ALGORITHM).execute
+    assert execute is not None
+    requests: list[dict[str, Any]] = [record.request() for record in benchmark.split.forget]
+    if hparams.spares_retained_texts:
+        requests[0]["retain_texts"] = [join(record.prompt, record.answer) for record in benchmark.split.retain]
+
+    def forget(model: Any) -> None:
+        execute(model, loaded.tok, requests, hparams).apply(model)
+
+    return forget
+
+
+def _file_name(row: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-.=" else "-" for letter in row)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)

@@ -1,0 +1,104 @@
+"""Concepts that a model knows by itself: what is left of them, of their neighbourhood, and of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..data.concept_files import ConceptRecord
+from ..errors import InputError
+from ..evaluation import evaluate_unlearning, next_token_log_probabilities
+from ..model.module_names import ModuleNames
+from .benchmark import Scores
+from .records import Record, Split
+
+# As errors and files call it.
+CONCEPTS = "Concepts"
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Concepts that a model learned with everything else, so that no retain-only model can be had.
+
+    Attributes:
+        concepts: What has to be forgotten.
+        unrelated: Prompts that have nothing to do with them.
+        before: What the unedited model says behind each of these, a token.
+        retain: Texts to retain, for the methods that train.
+        name: What result files and tables call it.
+    """
+
+    concepts: tuple[ConceptRecord, ...]
+    unrelated: tuple[str, ...]
+    before: tuple[int, ...]
+    retain: tuple[Record, ...]
+    name: str = CONCEPTS
+    learned: tuple[Record, ...] = ()
+    kept: tuple[Record, ...] = ()
+    compared: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        tok: Any,
+        concepts: Sequence[ConceptRecord],
+        unrelated: Sequence[str],
+        texts: Sequence[str],
+    ) -> Concepts:
+        """Asks the unedited model what it says of unrelated things.
+
+        Args:
+            model: The model that knows the concepts.
+            tok: Its tokenizer.
+            concepts: What has to be forgotten.
+            unrelated: Prompts that have nothing to do with them.
+            texts: Ordinary texts, which methods that train are to retain.
+
+        Raises:
+            InputError: When there is no concept.
+        """
+        if not concepts:
+            raise InputError("There are no concepts to forget; the file must hold at least one.")
+        retain = []
+        for number, text in enumerate(texts):
+            words = text.split()
+            if len(words) > 1:
+                prompt, answer = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
+                retain.append(Record(str(number), str(number), "text", CONCEPTS, prompt, answer))
+        return cls(tuple(concepts), tuple(unrelated), _said(model, tok, unrelated), tuple(retain))
+
+    @property
+    def split(self) -> Split:
+        """Every prompt of every concept with its name behind."""
+        forget = [
+            Record(f"{concept.name} {number}", concept.name, "prompt", CONCEPTS, prompt, concept.name)
+            for concept in self.concepts
+            for number, prompt in enumerate(concept.prompts)
+        ]
+        return Split(tuple(forget), self.retain)
+
+    def scores(self, model: nn.Module, tok: Any) -> Scores:
+        """Returns what `evaluate_unlearning` says of concepts, and the share of unrelated answers that are the same."""
+        report = evaluate_unlearning(
+            model, tok, [], names=ModuleNames.found_in(model), concepts=list(self.concepts), attacks=()
+        )
+        scores: Scores = {name: (float(value), {}) for name, value in report.summary.items()}
+        if self.unrelated:
+            same = [now == then for now, then in zip(_said(model, tok, self.unrelated), self.before, strict=True)]
+            by_prompt = {str(number): {"score": float(kept)} for number, kept in enumerate(same)}
+            scores["unrelated, kept"] = (sum(same) / len(same), by_prompt)
+        return scores
+
+    def against(self, scores: Scores, gold: Scores) -> Scores:
+        """Nothing: there is no model to compare with."""
+        return {}
+
+
+def _said(model: nn.Module, tok: Any, prompts: Sequence[str]) -> tuple[int, ...]:
+    if not prompts:
+        return ()
+    return tuple(next_token_log_probabilities(model, tok, prompts).argmax(dim=-1).tolist())
