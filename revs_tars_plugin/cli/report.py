@@ -21,7 +21,10 @@ def report(
     context: typer.Context,
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT...", help="What evaluate and compare wrote with -o; one of each at most."),
+        typer.Argument(
+            metavar="RESULT...",
+            help="What evaluate, compare (one of each at most) and bench (benchmark.json) wrote with -o.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="The page.")],
     title: Annotated[str, typer.Option(help="Its heading.")] = "What the model forgot",
@@ -34,7 +37,7 @@ def report(
 
     Secrets are masked, unless both this command and the one that measured were given --show-secrets.
 
-    Example: revs-tars report result.json comparison.json -o report.html
+    Example: revs-tars report result.json comparison.json lume/benchmark.json -o report.html
     """
     output = options.free(output, overwrite, *results)
     from ..report.html import write_report

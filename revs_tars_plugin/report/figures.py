@@ -225,7 +225,15 @@ def comparison_figure(content: Mapping[str, Any]) -> Figure | None:
     return Figure(
         name="trade-off",
         title="Editors side by side",
-        svg=plots.trade_off(edited, bare[0] if bare else None, published=_PUBLISHED),
+        svg=plots.trade_off(
+            "trade-off",
+            edited,
+            cost="cost: median KL on ordinary text, nats (left is better)",
+            gain="efficacy (up is better)",
+            marked=_PUBLISHED,
+            levels={"no edit": bare[0]} if bare else {},
+            most=1.0,
+        ),
         words=f"{len(edited)} editors on the same {content['forgotten']} secrets, k = {content['k']}; {best[0]} hides "
         f"most (efficacy {best[2]:.2f}) at a median KL of {best[1]:.2g} nats.",
         headings=("editor", "median KL, nats", "efficacy"),

@@ -10,6 +10,7 @@ from ..atomic_write import replacing
 from ..errors import InputError
 from ..evaluation.metrics import METRICS
 from ..formatting import readable
+from .benchmark_figures import benchmark_figures
 from .figures import comparison_figure, evaluation_figures, summaries_of
 from .redaction import Redactor
 
@@ -24,7 +25,7 @@ def write_report(
     """Writes one self-contained HTML page.
 
     Args:
-        results: What `read_result` gave: an evaluation, a comparison, or one of each.
+        results: What `read_result` gave: an evaluation, a comparison, or one of each, and any number of benchmarks.
         path: The page.
         title: Its heading.
         show_secrets: Show texts as they are, where the result has them.
@@ -38,7 +39,8 @@ def write_report(
     except ImportError as error:
         raise InputError("The report needs matplotlib and jinja2: pip install 'revs-tars-plugin[report]'") from error
     by_kind: dict[str, Mapping[str, Any]] = {}
-    for content in results:
+    benchmarks = [content for content in results if content["kind"] == "benchmark"]
+    for content in (content for content in results if content["kind"] != "benchmark"):
         if content["kind"] in by_kind:
             raise InputError(f"Two results are {content['kind']}s; a report takes one of each at most.")
         by_kind[content["kind"]] = content
@@ -58,6 +60,8 @@ def write_report(
         title=title,
         evaluation=evaluation,
         comparison=comparison,
+        benchmarks=[(content, benchmark_figures(content, number)) for number, content in enumerate(benchmarks)],
+        first=next(iter((*by_kind.values(), *benchmarks))),
         headlines=_headlines(evaluation) if evaluation else [],
         texts=_texts(evaluation, show_secrets) if evaluation else [],
         figures=evaluation_figures(evaluation) if evaluation else [],

@@ -116,38 +116,55 @@ def divergences(values: Sequence[float], middle: float, mean: float) -> str:
         return finish()
 
 
-def trade_off(points: Sequence[tuple[str, float, float]], baseline: float | None, *, published: Collection[str]) -> str:
-    """Draws editors by what they cost and how well they hide.
+def trade_off(
+    name: str,
+    points: Sequence[tuple[str, float, float]],
+    *,
+    cost: str,
+    gain: str,
+    marked: Collection[str] = (),
+    levels: Mapping[str, float] = {},
+    logarithmic: bool = True,
+    most: float | None = None,
+) -> str:
+    """Draws methods by what they cost and what they reach.
 
     Args:
-        points: Name, median KL on ordinary text, and efficacy of each.
-        baseline: Efficacy of the model without any edit.
-        published: Names of the editors that are marked.
+        name: The plot's name, for its identifiers.
+        points: Name, cost, and what is reached of each.
+        cost: The label of the axis of costs.
+        gain: The label of the other axis.
+        marked: Names of the methods that are drawn in the strong colour.
+        levels: What models without a cost reach, as dashed lines.
+        logarithmic: Whether the axis of costs is.
+        most: The highest that can be reached, where there is such a thing.
     """
-    with _drawing("trade-off") as (axes, finish):
+    with _drawing(name) as (axes, finish):
         from matplotlib.ticker import LogLocator, NullFormatter
 
-        for name, cost, score in points:
-            cost = max(cost, _TINY_KL)
-            axes.scatter(cost, score, s=46, color=AFTER if name in published else BEFORE, zorder=3)
-            axes.annotate(name, (cost, score), xytext=(6, 4), textcoords="offset points", size=9)
-        if baseline is not None:
-            axes.axhline(baseline, color=INK, linewidth=0.8, linestyle="--")
+        for label, paid, score in points:
+            paid = max(paid, _TINY_KL) if logarithmic else paid
+            axes.scatter(paid, score, s=46, color=AFTER if label in marked else BEFORE, zorder=3)
+            axes.annotate(label, (paid, score), xytext=(6, 4), textcoords="offset points", size=9)
+        for label, score in levels.items():
+            axes.axhline(score, color=INK, linewidth=0.8, linestyle="--")
             axes.annotate(
-                "no edit",
-                (0.01, baseline),
+                label,
+                (0.01, score),
                 xycoords=("axes fraction", "data"),
                 xytext=(2, 3),
                 textcoords="offset points",
             )
-        axes.set_xscale("log")
-        axes.set_ylim(-0.05, 1.1)
+        if most is not None:
+            axes.set_ylim(-0.05 * most, 1.1 * most)
         axes.margins(x=0.25)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("cost: median KL on ordinary text, nats (left is better)")
-        axes.set_ylabel("efficacy (up is better)")
+        if logarithmic:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(cost)
+        axes.set_ylabel(gain)
         return finish()
 
 

@@ -1,4 +1,4 @@
-"""Results on disk: what an evaluation or a comparison found, as JSON that the report is made from."""
+"""Results on disk: what an evaluation, a comparison or a benchmark found, as JSON that the report is made from."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ VERSION = 1
 KINDS = {
     "evaluation": ("model", "edits", "texts", "after"),
     "comparison": ("model", "host", "k", "forgotten", "retained", "rows"),
+    "benchmark": ("model", "benchmark", "title", "forgotten", "retained", "rows"),
 }
 # Settings that name files of the author's machine, or of no interest to a reader.
 PRIVATE_SETTINGS = ("model_name", "stats_dir", "retain_texts", "mom2_dataset", "device", "max_length", "batch_size")
@@ -66,9 +67,9 @@ def read_result(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} is no JSON ({error}); name a result of evaluate or compare.") from error
+        raise InputError(f"{file} is no JSON ({error}); name a result of evaluate, compare or bench.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("kind") not in KINDS:
-        raise InputError(f"{file} is no result of evaluate or compare; write one with their option -o.")
+        raise InputError(f"{file} is no result of evaluate, compare or bench; write one with their option -o.")
     if content.get("version") != VERSION:
         raise InputError(
             f"{file} is a result of version {content.get('version')}, this library reads {VERSION}; "

@@ -60,6 +60,18 @@ def comparison():
     return result("comparison", {**counts, "rows": rows}, redacted=True)
 
 
+def benchmark(name, **changes):
+    """Four models, with or without a retain-only one, as `bench` writes them."""
+    rows = {
+        "retain-only model": {"exposure, top": 1.4, "distance": 0.0},
+        "unedited": {"exposure, top": 6.0, "distance": 0.5, "kl_median": 0.0},
+        "REVS": {"exposure, top": 1.2, "distance": 0.1, "kl_median": 4e-3, "seconds": 20.0},
+        "NPO, 1e-05": {"exposure, top": 3.0, "distance": 0.3, "kl_median": 2e-2, "seconds": 300.0},
+    }
+    content = {"model": "tiny", "benchmark": name, "title": f"{name}: 12 records", "forgotten": 12, "retained": 24}
+    return result("benchmark", {**content, "rows": rows, **changes}, redacted=True)
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Playwright's own Chromium, or one that is installed."""
@@ -172,6 +184,36 @@ def test_identifiers_are_unique(page):
 def test_one_kind_of_result_is_enough(page):
     assert page(results=[comparison()]).locator("figure").count() == 1
     assert page(results=[evaluation()]).locator("figure").count() == 7
+
+
+def test_benchmarks_are_drawn_as_many_as_there_are(page):
+    utility = {"forget_quality": 0.4, "model_utility": 0.5, "seconds": 3.0, "distance": 0.2}
+    tofu = benchmark("TOFU", rows={"unedited": {"forget_quality": 1e-8, "model_utility": 0.52}, "REVS": utility})
+    opened = page(results=[benchmark("LUME"), tofu])
+    assert opened.said == [] and opened.fetched == [opened.address]
+    assert opened.locator("figure svg").count() == 4
+    ids = opened.evaluate("[...document.querySelectorAll('[id]')].map(element => element.id)")
+    assert len(ids) == len(set(ids))
+
+
+def test_a_benchmark_says_who_is_nearest_whoever_it_is(tmp_path):
+    won = {
+        **benchmark("LUME")["rows"],
+        "NPO, 1e-05": {"exposure, top": 1.4, "distance": 0.0, "kl_median": 1, "seconds": 9},
+    }
+    write_report([benchmark("LUME"), benchmark("SSN", rows=won)], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "best by exposure, top is REVS (1.2) at kl_median 0.004" in text
+    assert "best by exposure, top is NPO, 1e-05 (1.4) at kl_median 1." in text
+    assert "best by distance is NPO, 1e-05 (0) at seconds 9." in text
+    assert '<th scope="col">retain-only model</th>' in text
+
+
+def test_a_benchmark_where_nothing_was_run_has_its_table_alone(tmp_path):
+    rows = {"unedited": {"exposure, top": 6.0, "kl_median": 0.0}}
+    write_report([benchmark("LUME", rows=rows)], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "<svg" not in text and "LUME: 12 records" in text
 
 
 def test_what_a_model_says_that_never_learned_the_secrets_stands_beside(tmp_path):
