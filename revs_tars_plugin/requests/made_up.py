@@ -48,6 +48,11 @@ class MadeUp:
         """Made when the first one is asked for: there are thousands."""
         return _Names(self._seed)
 
+    @cached_property
+    def everyday_words(self) -> frozenset[str]:
+        """Common words, in small letters."""
+        return frozenset(self._names.words)
+
     def name(self, words: int) -> str:
         """Returns a person's name of so many words, or a last name for one."""
         names = self._names

@@ -22,6 +22,7 @@ from ..model.logit_lens import LogitLens
 from ..model.rank_steps import ranks
 from .outcomes import EditedParts
 from .revs_hparams import REVSHyperParams
+from .spared import SparedContexts
 from .support_vectors import solve_by_support_vectors
 from .targets import Goal
 
@@ -40,10 +41,12 @@ class KeyGeometry:
         factors: Layer by layer the lower Cholesky factor, (f, f), of what must not change: a weighted sum of second
             moments and the ridge.
         damping: rho for each layer, as a share of each key's own `a C^-1 a`.
+        spared: Where tokens must go on being said, for `support_vectors`.
     """
 
     factors: Mapping[int, Float[Tensor, "f f"]]
     damping: Mapping[int, float]
+    spared: SparedContexts | None = None
 
 
 def layer_schedule(layers: Sequence[int], n_layers: int, first: float, last: float) -> dict[int, float]:
@@ -159,6 +162,8 @@ class _Sweep:
                 directions=directions,
                 factor=factor,
                 soft_margin=self._hparams.soft_margin,
+                spared=self._spared_of(layer),
+                spared_margin=self._hparams.retain_margin,
             )
         else:
             of_contexts = directions[self._demotion_of_context.to(keys.device)]
@@ -167,6 +172,11 @@ class _Sweep:
             )
         self._trial.add_low_rank(ff2, readers, values)
         return (state.ff2_input.float() @ readers) @ values
+
+    def _spared_of(self, layer: int) -> list[Tensor]:
+        """For each direction what the layer is given where its token must go on being said."""
+        spared = self._geometry.spared
+        return [] if spared is None else [spared.before(layer, int(token)) for token in self._demotions.tokens]
 
     def _steps(self, lens: LogitLens, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         by_level = self._levels.isfinite().nonzero().flatten()

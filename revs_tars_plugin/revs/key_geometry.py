@@ -19,6 +19,7 @@ from ..requests.reading import Secret, join
 from .covariance import KeyGeometry, layer_schedule
 from .revs_hparams import REVSHyperParams
 from .secrets_of_call import SecretsOfCall
+from .spared import SparedContexts
 
 
 def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:
@@ -48,7 +49,16 @@ def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:
             extra.append((weight, temporary_moments(decoder, sequences)))
     ridges = layer_schedule(decoder.layers, decoder.n_layers, hparams.ridge_first_layer, hparams.ridge_last_layer)
     damping = layer_schedule(decoder.layers, decoder.n_layers, hparams.damping_first_layer, hparams.damping_last_layer)
-    return KeyGeometry(LayerFactors(decoder, ordinary, extra, ridges), damping)
+    return KeyGeometry(LayerFactors(decoder, ordinary, extra, ridges), damping, _spared(decoder, call))
+
+
+def _spared(decoder: Decoder, call: SecretsOfCall) -> SparedContexts | None:
+    """Where texts to retain say a token that some secret of the call has as well."""
+    texts = _retained(call.secrets, call.hparams)
+    if not texts or call.hparams.schedule != "support_vectors":
+        return None
+    wanted = {token for secret in call.secrets for token in secret.target_ids}
+    return SparedContexts.of(decoder, [call.tok(text)["input_ids"] for text in texts], wanted)
 
 
 class LayerFactors(Mapping[int, Tensor]):

@@ -65,6 +65,8 @@ class REVSHyperParams(UnlearnHyperParams):
         sibling_weight: `covariance`: weight of their second moment beside ordinary text.
         retain_texts: `covariance`: a file of texts, one a line, that must not change.
         retain_weight: `covariance`: weight of their second moment.
+        retain_margin: `support_vectors`: how little a place of these texts may weigh where a token is said that is
+            demoted elsewhere, as a share of its key's length; 0 lets none give way.
     """
 
     aim: Literal["rank", "chance"] = "rank"
@@ -99,6 +101,7 @@ class REVSHyperParams(UnlearnHyperParams):
     sibling_weight: float = 1.0
     retain_texts: str = ""
     retain_weight: float = 10.0
+    retain_margin: float = 1.0
 
     ALGORITHM: ClassVar[str] = "REVS"
 
@@ -143,6 +146,7 @@ class REVSHyperParams(UnlearnHyperParams):
                     "borrowed_contexts",
                     "sibling_weight",
                     "retain_weight",
+                    "retain_margin",
                     "soft_margin",
                 )
             ),

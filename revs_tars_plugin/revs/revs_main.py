@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..edits.edit_set import EditSet
 from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
+from ..model.kept_layers import lower_layers_kept
 from ..model.residual_check import check_residual
 from ..requests.reading import read_requests
 from .chance import ChanceLevels
@@ -64,25 +66,26 @@ def execute_revs(
     generator = torch.Generator().manual_seed(hparams.seed)
     siblings = make_siblings(secrets, hparams.siblings if hparams.reads_siblings else 0, hparams.seed)
     call = SecretsOfCall(tok, secrets, siblings, hparams)
-    with TrialEdits() as trial:
-        with tqdm(desc="choosing tokens", total=2, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
-            levels = ChanceLevels(call) if hparams.aim == "chance" else None
-            targets = (
-                choose_targets(model, call, generator) if levels is None else targets_above_chance(model, call, levels)
-            )
-            bar.update()
-            bar.set_description("reading siblings")
+    with TrialEdits() as trial, ExitStack() as stack:
+        with tqdm(desc="reading siblings", total=2, bar_format="{desc} {bar} {elapsed}", disable=not progress) as bar:
             localization: Localization
             if hparams.localization == "covariance":
                 localization = CovarianceLocalization(decoder, key_geometry(decoder, call), hparams, trial)
             else:
                 localization = NeuronLocalization(decoder, margins, hparams, generator, trial)
             bar.update()
-        demoter: Demoter | ChanceDemoter
-        if levels is not None:
-            demoter = ChanceDemoter(decoder, targets, levels, localization, trial, progress)
-        else:
-            demoter = Demoter(decoder, targets, margins.residual_bottom_rank, localization, progress)
+            bar.set_description("choosing tokens")
+            demoter: Demoter | ChanceDemoter
+            if hparams.aim == "chance":
+                # Every round reads the same texts, and the first reading is that of the choice.
+                stack.enter_context(lower_layers_kept(decoder))
+                levels = ChanceLevels(call)
+                targets = targets_above_chance(model, call, levels)
+                demoter = ChanceDemoter(decoder, targets, levels, localization, trial, progress)
+            else:
+                targets = choose_targets(model, call, generator)
+                demoter = Demoter(decoder, targets, margins.residual_bottom_rank, localization, progress)
+            bar.update()
         outcomes = demoter.demote_all()
         edits = trial.collect(hparams.ALGORITHM, tuple(outcomes))
     report(outcomes)

@@ -28,6 +28,8 @@ def solve_by_support_vectors(
     directions: Float[Tensor, "groups d"],
     factor: Float[Tensor, "f f"],
     soft_margin: float,
+    spared: Sequence[Float[Tensor, "_ f"]] = (),
+    spared_margin: float = 0.0,
 ) -> tuple[Float[Tensor, "f r"], Float[Tensor, "r d"]]:
     """Solves one layer: what listens to each token's contexts, and what it writes.
 
@@ -41,26 +43,36 @@ def solve_by_support_vectors(
         factor: The lower Cholesky factor of the second moment of what must not change.
         soft_margin: What is added to the diagonal of `G`, as a share of each context's own `a C^-1 a`: a context that
             would cost much may stay a little short then.
+        spared: For each direction what FF2 is given where that direction must not lead down; none by default.
+        spared_margin: The soft margin of these.
 
     Returns:
         The two thin factors of the change of FF2 (in f x d orientation), float32, one row for each token that moves.
     """
     active = (steps > 0).nonzero().flatten()
-    chosen = active.to(keys.device)
-    halfway = torch.linalg.solve_triangular(factor, keys[chosen].T, upper=False)
-    answers = torch.linalg.solve_triangular(factor.mT, halfway, upper=True)
-    # The products of what is halfway are G, symmetric to the last bit.
-    overlaps = (halfway.T.double() @ halfway.double()).cpu().numpy()
-    overlaps[np.diag_indices_from(overlaps)] *= 1 + max(soft_margin, 1e-9)
-    wanted = steps[active].cpu().numpy()
-    group_of = groups[active].cpu().numpy()
-    moving = np.unique(group_of)
-    multipliers = np.zeros((len(wanted), len(moving)))
+    group_of = groups[active].cpu()
+    moving = torch.unique(group_of).tolist()
+    inputs = [keys[active.to(keys.device)]]
+    wanted, of_row = [steps[active].cpu()], [group_of]
+    for group in moving if spared else ():
+        # What must not move at least stays where it is: its key turned round answers with nothing or more.
+        inputs.append(-spared[group].to(keys))
+        wanted.append(torch.zeros(len(spared[group]), dtype=torch.float64))
+        of_row.append(torch.full((len(spared[group]),), group))
+    halfway = torch.linalg.solve_triangular(factor, torch.cat(inputs).T, upper=False)
+    of_rows, steps_of_rows = torch.cat(of_row), torch.cat(wanted).numpy()
+    combined = torch.zeros(len(factor), len(moving), dtype=torch.float64, device=keys.device)
     for column, group in enumerate(moving):
-        rows = np.flatnonzero(group_of == group)
-        multipliers[rows, column] = support_multipliers(overlaps[np.ix_(rows, rows)], wanted[rows])
-    readers = answers @ torch.from_numpy(multipliers).to(answers)
-    return readers, -directions[torch.from_numpy(moving).to(directions.device)].float()
+        rows = (of_rows == group).nonzero().flatten()
+        own = halfway[:, rows.to(keys.device)].double()
+        # The products of what is halfway are G, symmetric to the last bit.
+        overlaps = (own.T @ own).cpu().numpy()
+        margins = np.where(rows.numpy() < len(active), max(soft_margin, 1e-9), max(spared_margin, 1e-9))
+        overlaps[np.diag_indices_from(overlaps)] *= 1 + margins
+        multipliers = support_multipliers(overlaps, steps_of_rows[rows.numpy()])
+        combined[:, column] = own @ torch.from_numpy(multipliers).to(own)
+    readers = torch.linalg.solve_triangular(factor.mT, combined.to(factor), upper=True)
+    return readers, -directions[torch.tensor(moving, device=directions.device)].float()
 
 
 def support_multipliers(overlaps: np.ndarray, steps: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -1,0 +1,105 @@
+"""Passes that begin where edits begin: what the layers below them make of a text is computed once.
+
+An edit that is measured, corrected and made anew reads the same texts many times, and only the layers from the first
+edited one on differ between two readings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .decoder import Decoder
+from .forward import layer_output
+
+# What is kept at most, bytes; texts beyond that are read whole every time.
+MOST_BYTES = 1 << 30
+
+
+@dataclass
+class _Kept:
+    """What the lower layers gave, by what they were given.
+
+    Attributes:
+        most_bytes: How much may be kept.
+        outputs: The last lower layer's output for each input of the first one.
+        held: How many bytes that is.
+        known: The output of the pass under way, where it was kept before.
+        key: The input of the pass under way, where its output can be kept.
+    """
+
+    most_bytes: int
+    outputs: dict[bytes, Any] = field(default_factory=dict)
+    held: int = 0
+    known: Any = None
+    key: bytes | None = None
+
+    def begin(self, hidden: Tensor, keywords: dict[str, Any]) -> None:
+        """Looks at the input of the first layer."""
+        # With keys and values of earlier tokens the same input gives something else.
+        cached = any(keywords.get(name) is not None for name in ("past_key_values", "past_key_value", "cache"))
+        self.known, self.key = None, None
+        if cached or torch.is_grad_enabled() or hidden.is_meta:
+            return
+        content = hidden.detach().contiguous().cpu().view(torch.uint8).numpy()
+        self.key = hashlib.blake2b(content.tobytes(), key=str(tuple(hidden.shape)).encode()).digest()
+        self.known = self.outputs.get(self.key)
+
+    def end(self, output: Any) -> None:
+        """Keeps what the last lower layer gave."""
+        size = layer_output(output).numel() * layer_output(output).element_size()
+        if self.key is not None and self.held + size <= self.most_bytes:
+            self.outputs[self.key] = output
+            self.held += size
+
+
+@contextmanager
+def lower_layers_kept(decoder: Decoder, most_bytes: int = MOST_BYTES) -> Iterator[None]:
+    """Lets passes skip the layers below the first chosen one where they gave the same before, while a block lasts.
+
+    Nothing below the first of `decoder.layers` may be edited meanwhile. Passes with a cache of keys and values, or with
+    gradients, go through all layers.
+
+    Args:
+        decoder: The model, with the layers that are edited.
+        most_bytes: How much may be kept; what comes later is read whole.
+    """
+    lower = decoder.layer_modules[: decoder.layers[0]]
+    kept = _Kept(most_bytes)
+    with ExitStack() as stack:
+        for number, module in enumerate(lower):
+            if "forward" in vars(module):
+                return_to = vars(module)["forward"]
+                stack.callback(setattr, module, "forward", return_to)
+            else:
+                stack.callback(delattr, module, "forward")
+            module.forward = _skipping(module.forward, kept, first=number == 0, last=number == len(lower) - 1)
+        yield
+
+
+def _skipping(forward: Callable[..., Any], kept: _Kept, *, first: bool, last: bool) -> Callable[..., Any]:
+    """Returns a layer's forward that passes its input through where the outcome of all lower layers is known."""
+
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        hidden = arguments[0] if arguments else keywords["hidden_states"]
+        if first:
+            kept.begin(hidden, keywords)
+        if kept.known is not None:
+            # What a layer gives beside its output is of no use where nothing is kept or traced.
+            return kept.known if last else _like(kept.known, hidden)
+        output = forward(*arguments, **keywords)
+        if last:
+            kept.end(output)
+        return output
+
+    return run
+
+
+def _like(output: Any, hidden: Tensor) -> Any:
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
