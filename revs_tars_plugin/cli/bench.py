@@ -32,7 +32,8 @@ _Method = Annotated[
         metavar="NAME[:SETTINGS]",
         help="REVS, TARS or FT-L-delete, with a YAML or a packaged name; FT, ROME, MEMIT, AlphaEdit and others of "
         "EasyEdit, with a YAML; GradDiff, NPO, SimNPO, RMU of the checkout of open-unlearning that OPEN_UNLEARNING "
-        "names, with KEY=VALUE; each by an option of its own. Default: ours, and those four where there is a checkout.",
+        "names, with KEY=VALUE; published-REVS of the checkout that REVS_REFERENCE names; each an option of its own. "
+        "Default: ours, and those four where there is a checkout.",
     ),
 ]
 _LearningRate = Annotated[

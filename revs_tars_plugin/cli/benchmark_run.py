@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # The checkout of open-unlearning whose methods are run beside ours.
 CHECKOUT = "OPEN_UNLEARNING"
 _CACHE = Path("~/.cache/revs-tars-plugin/benchmarks")
+# The checkout of the published REVS code, which is a row as well.
+REFERENCE = "REVS_REFERENCE"
 # What stands between a method and its settings: "REVS:smollm2-135m-paper".
 _WITH = ":"
 
@@ -132,10 +134,10 @@ def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
     """The methods to run, checked before anything is learned."""
     from ..host.editor_run import HOST_EDITORS
     from ..methods import METHODS, method_of
-    from ..yardsticks import RIVALS
+    from ..yardsticks import PUBLISHED_REVS, RIVALS
 
     checkout = os.environ.get(CHECKOUT)
-    known = [*METHODS, *RIVALS, *HOST_EDITORS]
+    known = [*METHODS, *RIVALS, *HOST_EDITORS, PUBLISHED_REVS]
     chosen = list(options.method) or [ours, *(RIVALS if checkout else ())]
     for written in chosen:
         name = written.partition(_WITH)[0]
@@ -145,6 +147,8 @@ def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
             raise InputError(
                 f"--method {name} is run from a checkout of open-unlearning: name its folder in {CHECKOUT}."
             )
+        if name == PUBLISHED_REVS and not os.environ.get(REFERENCE):
+            raise InputError(f"--method {name} is run from a checkout of its code: name its folder in {REFERENCE}.")
         if name in METHODS and method_of(name).execute is None:
             raise InputError(f"--method {name} runs in EasyEdit alone: see revs-tars compare.")
     return chosen
@@ -155,7 +159,7 @@ def _ways(
 ) -> dict[str, Callable[[Any], Any]]:
     """What makes a model forget, by the name of its row."""
     from ..methods import METHODS, method_of
-    from ..yardsticks import RIVALS, published_rival
+    from ..yardsticks import PUBLISHED_REVS, RIVALS, PublishedRevs, published_rival
     from .loading import settings_for
 
     name, _, settings = written.partition(_WITH)
@@ -177,9 +181,12 @@ def _ways(
             )
             for rate in options.learning_rate
         }
+    requests = [record.request() for record in benchmark.split.forget]
+    if name == PUBLISHED_REVS:
+        hparams = settings_for(method_of("REVS"), loaded, settings or "smollm2-135m-paper", seed=options.seed)
+        return {written: PublishedRevs(Path(os.environ[REFERENCE]).expanduser(), loaded.tok, requests, hparams)}
     from ..host.editor_run import HostEditorRun
 
-    requests = [record.request() for record in benchmark.split.forget]
     return {
         written: HostEditorRun(
             name, loaded.tok, requests, settings=settings or None, stats_dir=stats, seed=options.seed or 0

@@ -7,6 +7,7 @@ from .lume import LUME, read_lume
 from .lume_scores import Lume, lume_scores
 from .open_unlearning import write_open_unlearning
 from .published_files import published_folder
+from .published_revs import PUBLISHED_REVS, PublishedRevs
 from .records import Record, Split
 from .rivals import RIVALS, Rival, published_rival
 from .secrets import SECRETS, SSN, Secrets, drawn, read_ssn
@@ -17,6 +18,7 @@ from .tofu_scores import Tofu, forget_quality, tofu_scores
 __all__ = [
     "CONCEPTS",
     "LUME",
+    "PUBLISHED_REVS",
     "RETAIN_ONLY",
     "RIVALS",
     "SECRETS",
@@ -27,6 +29,7 @@ __all__ = [
     "Choices",
     "Concepts",
     "Lume",
+    "PublishedRevs",
     "Record",
     "Rival",
     "Row",
