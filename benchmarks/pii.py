@@ -1,11 +1,11 @@
 """The memorisation benchmark: models that learned synthetic secrets by heart forget half of them.
 
 Each seed draws its own secrets: two kinds of numbers and two of words, six templates a kind, two people a template. One
-of them is forgotten, the other retained and never shown to the method. Every secret has one or four other wordings,
-which the method does not see either. "never learned" is the unedited model on people whom it never saw, behind the
-same wordings: what an edit should come to, from whatever side. With --secrets FILE the secrets are those of a file as
-`revs-tars edit` takes it, with --lume FOLDER a question about each of 50 of LUME's made-up people, half of them to
-forget; "never learned" then are made-up texts of the same form.
+of them is forgotten, the other retained and, unless --show-retained says so, not shown to the method. Every secret has
+one or four other wordings, which the method does not see either. "never learned" is the unedited model on people whom
+it never saw, behind the same wordings: what an edit should come to, from whatever side. With --secrets FILE the secrets
+are those of a file as `revs-tars edit` takes it, with --lume FOLDER a question about each of 50 of LUME's made-up
+people, half of them to forget; "never learned" then are made-up texts of the same form.
 
 Run: python benchmarks/pii.py [--seeds 0 1 2] [--forget 12] [--text FILE] [--json FILE]
 """
@@ -40,6 +40,7 @@ from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearni
 from revs_tars_plugin.evaluation.metrics import completed
 from revs_tars_plugin.formatting import headings_of, print_tables, terminal_table
 from revs_tars_plugin.requests.made_up import MadeUp
+from revs_tars_plugin.requests.reading import join
 from revs_tars_plugin.yardsticks import read_lume
 
 # What the goals are about; the others are asked for by name.
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--attack", action="append", choices=attacks, help="only this, and guidance; may be given several times"
     )
+    parser.add_argument("--show-retained", action="store_true", help="show the method the secrets to retain as well")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other settings, for trials")
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
@@ -150,7 +152,9 @@ class _Seed:
         for name in arguments.variant or SETTINGS:
             changes = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
             hparams = replace(REVSHyperParams.from_hparams(SETTINGS[name]), **changes, stats_dir=str(self.stats))
-            requests = [secret.request() for secret in self.forget]
+            requests: list[dict[str, Any]] = [secret.request() for secret in self.forget]
+            if arguments.show_retained:
+                requests[0]["retain_texts"] = [join(secret.prompt, secret.target) for secret in self.retain]
             # Ordinary text is measured once and kept on disk; it is no part of a secret's time.
             if hparams.reads_moments:
                 execute_revs(self.model, self.tok, requests[:1], hparams)

@@ -138,7 +138,7 @@ def measured_settings(method: Method, model: nn.Module, model_name: str) -> Any:
         **unused,
         model_name=model_name,
         layers=_at_the_same_depth(settings.layers, count),
-        stats_dir=_stats_dir(inside, names),
+        stats_dir=stats_folder(model),
     )
 
 
@@ -149,6 +149,8 @@ def _at_the_same_depth(layers: Sequence[int], count: int) -> list[int]:
     return there or sorted({round(layer * last / (_MEASURED_LAYERS - 1)) for layer in layers})
 
 
-def _stats_dir(model: nn.Module, names: ModuleNames) -> str:
-    weight = model.get_submodule(names.rewrite_module_tmp.format(0)).weight
+def stats_folder(model: nn.Module) -> str:
+    """Returns where second moments of a model are kept: by its weights, not by the name of its folder."""
+    names = ModuleNames.found_in(model)
+    weight = base_model(model).get_submodule(names.rewrite_module_tmp.format(0)).weight
     return str(Path(UnlearnHyperParams.stats_dir) / fingerprint(weight)[:16])  # type: ignore[arg-type]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +27,7 @@ CHECKOUT = "OPEN_UNLEARNING"
 _CACHE = Path("~/.cache/revs-tars-plugin/benchmarks")
 # The checkout of the published REVS code, which is a row as well.
 REFERENCE = "REVS_REFERENCE"
+_NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
 # What stands between a method and its settings: "REVS:smollm2-135m-paper".
 _WITH = ":"
 
@@ -66,6 +69,7 @@ def run_benchmark(
         ours: The method of this package that is run unless others are named.
         title: The heading of the table.
     """
+    from ..report.results import result, write_result
     from ..yardsticks import RETAIN_ONLY, side_by_side, write_open_unlearning
     from .loading import checkpoint, load_model, ordinary_chunks
 
@@ -73,6 +77,8 @@ def run_benchmark(
     learned, retain_only = options.learned, options.retain_only
     if callable(benchmark):
         learned = learned or Path(checkpoint(options.model))
+    elif (learned is None) != (retain_only is None):
+        raise InputError("--learned and --retain-only belong together: two models of one base, taught alike.")
     elif learned is None or retain_only is None:
         teach = partial(_taught, checkpoint(options.model), options)
         learned = learned or teach("learned", benchmark.learned)
@@ -86,9 +92,10 @@ def run_benchmark(
         benchmark = benchmark(loaded)
     ways: dict[str, Callable[[Any], Any]] = {}
     for name in names:
-        ways.update(_ways(name, loaded, benchmark, options, learned))
+        ways.update(_ways(name, loaded, benchmark, options))
     chunks = ordinary_chunks(loaded, options.text, options.seed or 0, progress=not options.quiet)
     rows, gold = [], None
+    figures: dict[str, dict[str, float]] = {}
     for row in side_by_side(
         loaded.model,
         never_learned.model if never_learned is not None else None,
@@ -100,23 +107,25 @@ def run_benchmark(
     ):
         rows.append(row)
         gold = row if row.name == RETAIN_ONLY else gold
+        figures = {done.name: done.figures(gold, benchmark.compared) for done in rows}
         if options.output is not None:
-            write_open_unlearning(options.output / _file_name(row.name), benchmark.name, row.scores)
-        if not options.quiet:
+            if row.scores:
+                write_open_unlearning(options.output / _file_name(row.name), benchmark.name, row.scores)
+            content = {
+                "benchmark": benchmark.name,
+                "title": title,
+                "model": Path(options.model).name,
+                "forgotten": len(benchmark.split.forget),
+                "retained": len(benchmark.split.retain),
+                "rows": {name: values for name, values in figures.items() if values},
+                "errors": {done.name: done.error for done in rows if done.error},
+            }
+            # After every row: what was measured is there whatever becomes of the next one.
+            write_result(options.output / "benchmark.json", result("benchmark", content, redacted=True))
+        if row.error:
+            _say(f"{row.name}: failed ({row.error})")
+        elif not options.quiet:
             _say(f"{row.name}: measured")
-    figures = {row.name: row.figures(gold, benchmark.compared) for row in rows}
-    if options.output is not None:
-        from ..report.results import result, write_result
-
-        content = {
-            "benchmark": benchmark.name,
-            "title": title,
-            "model": Path(options.model).name,
-            "forgotten": len(benchmark.split.forget),
-            "retained": len(benchmark.split.retain),
-            "rows": figures,
-        }
-        write_result(options.output / "benchmark.json", result("benchmark", content, redacted=True))
     measured = list(dict.fromkeys(name for row in figures.values() for name in row))
     if options.json:
         print_json(figures)
@@ -155,19 +164,20 @@ def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
 
 
 def _ways(
-    written: str, loaded: Loaded, benchmark: Benchmark, options: BenchmarkOptions, learned: Path
+    written: str, loaded: Loaded, benchmark: Benchmark, options: BenchmarkOptions
 ) -> dict[str, Callable[[Any], Any]]:
     """What makes a model forget, by the name of its row."""
-    from ..methods import METHODS, method_of
+    from ..methods import METHODS, method_of, stats_folder
     from ..yardsticks import PUBLISHED_REVS, RIVALS, PublishedRevs, published_rival
     from .loading import settings_for
 
     name, _, settings = written.partition(_WITH)
-    # What was measured of a model lies beside it.
-    stats = learned.parent / "stats"
+    stats = stats_folder(loaded.model)
     if name in METHODS:
         hparams = settings_for(method_of(name), loaded, settings or None, changes=options.changes, seed=options.seed)
-        return {written: _edited(loaded, benchmark, replace(hparams, stats_dir=str(stats)))}
+        if not any(change.startswith("stats_dir=") for change in options.changes):
+            hparams = replace(hparams, stats_dir=str(stats))
+        return {written: _Edited(loaded, benchmark, hparams)}
     if name in RIVALS:
         rival = published_rival(os.environ[CHECKOUT], name, **_values(settings))
         return {
@@ -203,7 +213,11 @@ def _values(settings: str) -> dict[str, Any]:
         key, sign, value = item.partition("=")
         if not sign:
             raise InputError(f'--method: "{item}" is no setting of a rival; write KEY=VALUE, several with commas.')
-        values[key.strip()] = yaml.safe_load(value)
+        try:
+            # YAML takes 1e-1 for a text.
+            values[key.strip()] = float(value) if _NUMBER.fullmatch(value.strip()) else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f'--method: the value of "{item}" is no YAML.') from error
     return values
 
 
@@ -217,7 +231,7 @@ def _taught(base: str, options: BenchmarkOptions, name: str, records: Sequence[R
     # The last name is the base's: EasyEdit and the settings go by it.
     last = Path(base).name
     seed, epochs = options.seed or 0, options.epochs
-    content = repr((last, [(record.prompt, record.answer) for record in records], epochs, seed))
+    content = repr((base, _files_of(base), [(record.prompt, record.answer) for record in records], epochs, seed))
     folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
     if (folder / "config.json").is_file():
         return folder
@@ -232,25 +246,45 @@ def _taught(base: str, options: BenchmarkOptions, name: str, records: Sequence[R
 
     loaded = load_model(base, options.device, "float32", progress=say is not None)
     learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
-    save_model(loaded, folder)
+    # Whole or not there: an interrupted run must not leave half a model for the next one.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        save_model(loaded, Path(unfinished) / last)
+        (Path(unfinished) / last).rename(folder)
     return folder
 
 
-def _edited(loaded: Loaded, benchmark: Benchmark, hparams: Any) -> Callable[[Any], None]:
+def _files_of(base: str) -> list[tuple[str, int, int]]:
+    """What changes when a base is trained again in its place."""
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in Path(base).glob("*"))
+
+
+class _Edited:
     """A method of ours, which like its rivals is shown what to retain."""
-    from ..methods import method_of
-    from ..requests.reading import join
 
-    execute = method_of(hparams.ALGORITHM).execute
-    assert execute is not None
-    requests: list[dict[str, Any]] = [record.request() for record in benchmark.split.forget]
-    if hparams.spares_retained_texts:
-        requests[0]["retain_texts"] = [join(record.prompt, record.answer) for record in benchmark.split.retain]
+    def __init__(self, loaded: Loaded, benchmark: Benchmark, hparams: Any) -> None:
+        from ..requests.reading import join
 
-    def forget(model: Any) -> None:
-        execute(model, loaded.tok, requests, hparams).apply(model)
+        self._tok, self._hparams = loaded.tok, hparams
+        self._requests: list[dict[str, Any]] = [record.request() for record in benchmark.split.forget]
+        if hparams.spares_retained_texts:
+            retained = [join(record.prompt, record.answer) for record in benchmark.split.retain]
+            self._requests[0]["retain_texts"] = retained
 
-    return forget
+    def prepare(self, model: Any) -> None:
+        """Measures second moments of ordinary text, which are kept on disk."""
+        from ..model.decoder import Decoder
+        from ..moments.second_moments import ordinary_moments
+
+        if self._hparams.reads_moments:
+            ordinary_moments(Decoder.of(model, self._hparams), self._tok, self._hparams, progress=False)
+
+    def __call__(self, model: Any) -> None:
+        from ..methods import method_of
+
+        execute = method_of(self._hparams.ALGORITHM).execute
+        assert execute is not None
+        execute(model, self._tok, self._requests, self._hparams).apply(model)
 
 
 def _file_name(row: str) -> str:

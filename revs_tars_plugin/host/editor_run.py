@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +81,34 @@ class HostEditorRun:
             for request in requests
         ]
 
+    def prepare(self, model: nn.Module) -> None:
+        """Measures second moments where the editor reads them; they are kept on disk, and no part of its time."""
+        self._with_moments(model)
+
+    def _for(self, model: nn.Module) -> Any:
+        settings = copy(self.hparams)
+        settings.model_name = str(getattr(model.config, "_name_or_path", "") or settings.model_name)
+        return settings
+
+    def _with_moments(self, model: nn.Module) -> Any:
+        settings = self._for(model)
+        return with_moments(self._host, model, self._tok, settings) if reads_moments(settings) else settings
+
     @on_cpu
     def __call__(self, model: nn.Module) -> nn.Module:
         """Writes all of it into a model, in place; returns the model, which stands in an adapter where it made one."""
         parameter = next(model.parameters())
         apply = self._host.algorithms[self._alg_name]
-        settings = self.hparams
-        if reads_moments(settings):
-            settings = with_moments(self._host, model, self._tok, settings)
-        settings = for_loaded_model(model, settings)
+        # Asked with the name of the model's folder: the host loads its tokenizer to decide it.
+        side = padding_side(self._host, model, self._for(model))
+        settings = for_loaded_model(model, self._with_moments(model))
         batch_editor = self._host.module("editors.batch_editor").BatchEditor
         together = batch_editor.is_batchable_method(self._alg_name)
         size = max(1, int(getattr(settings, "batch_size", 1))) if together else 1
         resets = "reset_cache" in inspect.signature(apply).parameters
         edited: Any = model
         with (
-            padded(self._tok, padding_side(self._host, model, settings)),
+            padded(self._tok, side),
             contextlib.redirect_stdout(io.StringIO()),
             torch.random.fork_rng(devices=[parameter.device] if parameter.is_cuda else []),
         ):

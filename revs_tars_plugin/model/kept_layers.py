@@ -7,13 +7,14 @@ edited one on differ between two readings.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from .decoder import Decoder
 from .forward import layer_output
@@ -40,15 +41,17 @@ class _Kept:
     known: Any = None
     key: bytes | None = None
 
-    def begin(self, hidden: Tensor, keywords: dict[str, Any]) -> None:
-        """Looks at the input of the first layer."""
-        # With keys and values of earlier tokens the same input gives something else.
-        cached = any(keywords.get(name) is not None for name in ("past_key_values", "past_key_value", "cache"))
+    def begin(self, hidden: Tensor, others: Sequence[Any]) -> None:
+        """Looks at the input of the first layer, and at what it is given beside: masks, positions, a cache."""
         self.known, self.key = None, None
-        if cached or torch.is_grad_enabled() or hidden.is_meta:
+        # With keys and values of earlier tokens the same input gives something else.
+        if any(isinstance(other, Cache) for other in others) or torch.is_grad_enabled() or hidden.is_meta:
             return
-        content = hidden.detach().contiguous().cpu().view(torch.uint8).numpy()
-        self.key = hashlib.blake2b(content.tobytes(), key=str(tuple(hidden.shape)).encode()).digest()
+        digest = hashlib.blake2b()
+        for tensor in (hidden, *(other for other in others if isinstance(other, Tensor))):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        self.key = digest.digest()
         self.known = self.outputs.get(self.key)
 
     def end(self, output: Any) -> None:
@@ -89,7 +92,7 @@ def _skipping(forward: Callable[..., Any], kept: _Kept, *, first: bool, last: bo
     def run(*arguments: Any, **keywords: Any) -> Any:
         hidden = arguments[0] if arguments else keywords["hidden_states"]
         if first:
-            kept.begin(hidden, keywords)
+            kept.begin(hidden, (*arguments[1:], *keywords.values()))
         if kept.known is not None:
             # What a layer gives beside its output is of no use where nothing is kept or traced.
             return kept.known if last else _like(kept.known, hidden)

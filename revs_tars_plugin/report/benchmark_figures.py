@@ -13,6 +13,9 @@ from .figures import Figure
 
 _UNEDITED, _RETAIN_ONLY = "unedited", "retain-only model"
 _NOT_METHODS = (_UNEDITED, _RETAIN_ONLY)
+_QUALITY, _UTILITY = "forget_quality", "model_utility"
+# From this p-value on TOFU says that a model cannot be told from one that never learned.
+_PASSES = 0.05
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class _Axis:
 
 # By the first of the keys that a benchmark measures: what is reached, and what it costs.
 _REACHED = (
-    _Axis("forget_quality", "forget quality, p (up is better; 0.05 passes)", "higher"),
+    _Axis("forget_quality", "forget quality, p (up is better)", "higher"),
     _Axis("exposure, top", "exposure, bits (near the dashed line is good)", "near"),
     _Axis("concept", "probability of the name (down is better)", "lower"),
 )
@@ -70,26 +73,33 @@ def _measured(axes: tuple[_Axis, ...], rows: Mapping[str, Mapping[str, float]]) 
 
 def _figure(content: Mapping[str, Any], name: str, title: str, cost: _Axis, reached: _Axis) -> Figure | None:
     rows = content["rows"]
-    points = [
+    measured = [
         (label, row[cost.key], row[reached.key])
         for label, row in rows.items()
-        if label not in _NOT_METHODS and cost.key in row and reached.key in row
+        if cost.key in row and reached.key in row
     ]
+    points = [point for point in measured if point[0] not in _NOT_METHODS]
     if not points:
         return None
     levels = {label: rows[label][reached.key] for label in _NOT_METHODS if reached.key in rows.get(label, {})}
     best = _best(points, reached, levels.get(_RETAIN_ONLY))
+    # A cost of nothing has no place on a logarithmic axis, so models that cost nothing are lines there.
+    corners = [point for point in measured if point[0] in _NOT_METHODS and cost.key == _UTILITY]
+    lines = {} if corners else levels
+    if reached.key == _QUALITY:
+        lines = {**lines, "p = 0.05": _PASSES}
     return Figure(
         name=name,
         title=f"{content['benchmark']}: {title}",
         svg=plots.trade_off(
             name,
-            points,
+            [*points, *corners],
             cost=cost.label,
             gain=reached.label,
             marked=[label for label, *_ in points if label.partition(":")[0] in METHODS],
-            levels=levels,
-            logarithmic=cost.key != "model_utility",
+            levels=lines,
+            logarithmic=cost.key != _UTILITY,
+            logarithmic_gain=reached.key == _QUALITY,
         ),
         words=f"{len(points)} methods on {content['forgotten']} records to forget; best by {reached.key} is {best[0]} "
         f"({readable(best[2])}) at {cost.key} {readable(best[1])}.",

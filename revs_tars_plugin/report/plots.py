@@ -125,6 +125,7 @@ def trade_off(
     marked: Collection[str] = (),
     levels: Mapping[str, float] = {},
     logarithmic: bool = True,
+    logarithmic_gain: bool = False,
     most: float | None = None,
 ) -> str:
     """Draws methods by what they cost and what they reach.
@@ -137,6 +138,7 @@ def trade_off(
         marked: Names of the methods that are drawn in the strong colour.
         levels: What models without a cost reach, as dashed lines.
         logarithmic: Whether the axis of costs is.
+        logarithmic_gain: Whether the other axis is.
         most: The highest that can be reached, where there is such a thing.
     """
     with _drawing(name) as (axes, finish):
@@ -163,6 +165,8 @@ def trade_off(
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
+        if logarithmic_gain:
+            axes.set_yscale("log")
         axes.set_xlabel(cost)
         axes.set_ylabel(gain)
         return finish()

@@ -20,6 +20,8 @@ from ..model.forward import batches_by_length, evaluating, padded
 
 # Positions of a pass: each has a row of the vocabulary.
 _POSITIONS = 1024
+# Places of one token that are kept: a comma of a long text to retain has thousands, much alike.
+_MOST_A_TOKEN = 256
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class SparedContexts:
             wanted: The tokens that are demoted elsewhere; others are in no danger.
         """
         tokens: list[Tensor] = []
+        counts: dict[int, int] = {}
         keys: dict[int, list[Tensor]] = {layer: [] for layer in decoder.layers}
         chosen = torch.tensor(sorted(wanted), dtype=torch.long)
         for batch in batches_by_length(texts, _POSITIONS):
@@ -58,6 +61,11 @@ class SparedContexts:
                 said = decoder.model(input_ids=ids, attention_mask=mask, use_cache=False).logits.argmax(dim=-1)
             following = ids[:, 1:]
             spared = (said[:, :-1] == following) & mask[:, 1:].bool() & torch.isin(following, chosen.to(ids.device))
+            for token in sorted(set(following[spared].tolist())):
+                places = (spared & (following == token)).nonzero()
+                room = _MOST_A_TOKEN - counts.get(token, 0)
+                spared[tuple(places[max(room, 0) :].T)] = False
+                counts[token] = counts.get(token, 0) + min(len(places), max(room, 0))
             tokens.append(following[spared].cpu())
             for layer, values in inputs.items():
                 keys[layer].append(values[:, :-1][spared.to(values.device)].float().cpu())

@@ -15,7 +15,7 @@ from ..requests.reading import tokenise_in_context
 from .records import Record
 
 # Tokens beyond the answer's own, so that one that goes on is no exact match.
-BEYOND = 8
+_BEYOND = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
 
 def answers(
-    model: nn.Module, tok: Any, records: Sequence[Record], *, beyond: int = BEYOND, batch_size: int = 32
+    model: nn.Module, tok: Any, records: Sequence[Record], *, longest: int | None = None, batch_size: int = 32
 ) -> list[Answer]:
     """Asks a model for every record.
 
@@ -42,7 +42,7 @@ def answers(
         model: A causal language model.
         tok: Its tokenizer.
         records: What it is asked.
-        beyond: How many tokens more than the answer that was learned it may take.
+        longest: How many tokens an answer may take; by default a few more than the one that was learned.
         batch_size: Prompts decoded together.
 
     Raises:
@@ -60,7 +60,7 @@ def answers(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         prompts = [records[index].prompt for index in batch]
-        texts = greedy_continuations(model, tok, prompts, lengths[batch[0]] + beyond, batch_size)
+        texts = greedy_continuations(model, tok, prompts, longest or lengths[batch[0]] + _BEYOND, batch_size)
         said.update(zip(batch, texts, strict=True))
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
     return [

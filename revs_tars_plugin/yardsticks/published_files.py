@@ -29,12 +29,17 @@ def published_folder(name: str | Path) -> Path:
     if len(parts) != 2 or not all(parts) or str(name).startswith((".", "~")):
         raise InputError(f"{place} is no folder; name the one with the published files, or a data set as owner/name.")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
 
     try:
         patterns = [f"*{ending}" for ending in _ENDINGS]
         return Path(snapshot_download(str(name), repo_type="dataset", allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
             f"{name} is no folder, and as a data set it cannot be fetched ({reason[:200]}); name its folder."

@@ -23,7 +23,7 @@ import yaml
 from torch import Tensor, nn
 
 from ..data.training import fine_tune
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .learning import Batches
 from .records import Split
 
@@ -130,10 +130,13 @@ def published_rival(checkout: str | Path, name: str, **settings: Any) -> Rival:
     file = place / "configs" / "trainer" / f"{name}.yaml"
     if not file.is_file():
         raise InputError(f"{place} is no checkout of open-unlearning: it has no configs/trainer/{name}.yaml.")
-    published = yaml.safe_load(file.read_text(encoding="utf-8"))["method_args"]
+    published = {"beta": 1.0, "delta": 0.0, **yaml.safe_load(file.read_text(encoding="utf-8"))["method_args"]}
+    unknown = [key for key in settings if key not in published]
+    if unknown:
+        raise InputError(f'{name} has no setting "{unknown[0]}"{did_you_mean(unknown[0], published)}')
     with _importable(place / "src"):
         module = importlib.import_module(f"trainer.unlearn.{RIVALS[name]}")
-    return Rival(name, {"beta": 1.0, "delta": 0.0, **published, **settings}, getattr(module, name))
+    return Rival(name, {**published, **settings}, getattr(module, name))
 
 
 @contextmanager

@@ -99,7 +99,8 @@ class Secrets:
 def read_ssn(file: str | Path, secrets: int | None = None, **options: Any) -> Secrets:
     """Reads the REVS paper's file of social security numbers, all of made-up people; the first half is forgotten.
 
-    The first sentence of a number is what an edit is given, the others are kept for generality.
+    The first sentence of a number is what an edit is given, the others are kept for generality. Sentences that begin
+    alike and go on with two numbers are left out.
 
     Args:
         file: CSV with prompt, sentence, ssn, name; five sentences a number.
@@ -111,7 +112,8 @@ def read_ssn(file: str | Path, secrets: int | None = None, **options: Any) -> Se
     """
     place = Path(file).expanduser()
     by_number: dict[tuple[str, str], list[str]] = {}
-    sentences = {}
+    sentences: dict[str, str] = {}
+    ambiguous: set[str] = set()
 
     def check(columns: Sequence[str]) -> None:
         missing = [name for name in _COLUMNS if name not in columns]
@@ -128,8 +130,13 @@ def read_ssn(file: str | Path, secrets: int | None = None, **options: Any) -> Se
         rest = sentence.removeprefix(prompt).strip()
         if rest == sentence or not rest.startswith(number):
             raise InputError(f'{place}, line {line}: "sentence" must begin with "prompt" and go on with "ssn".')
+        if sentences.setdefault(prompt, rest) != rest:
+            ambiguous.add(prompt)
         by_number.setdefault((row["name"], number), []).append(prompt)
-        sentences[prompt] = rest
+    # Nobody can learn to say two numbers behind one prompt.
+    by_number = {
+        person: kept for person, prompts in by_number.items() if (kept := [p for p in prompts if p not in ambiguous])
+    }
     if len(by_number) < 2 or (secrets is not None and not 2 <= secrets <= len(by_number)):
         raise InputError(
             f"{place} holds {len(by_number)} numbers; take at least 2 of them, one to forget and one to retain."

@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import InputError
 from ..evaluation.exposure import Exposure
 from ..evaluation.integrity import OrdinaryText
 from ..evaluation.likelihood import compared
 from ..evaluation.peak_memory import peak_memory
+from ..evaluation.scores import vocabulary_size
 from .benchmark import Benchmark, Scores
 from .records import Record
 
@@ -35,6 +37,7 @@ class Row:
         scores: The benchmark's own metrics, with the figure of every record.
         costs: Exposure of the answers, and what it cost on ordinary text; see `evaluate_unlearning`.
         seconds: What forgetting took; None where nothing was forgotten.
+        error: Why it could not be done, in one line.
         peak_mib: The memory that it took beside the model, MiB.
     """
 
@@ -43,11 +46,12 @@ class Row:
     costs: Mapping[str, float] = field(default_factory=dict)
     seconds: float | None = None
     peak_mib: float | None = None
+    error: str | None = None
 
     def figures(self, gold: Row | None = None, compared: Collection[str] = ()) -> dict[str, float]:
         """Returns its figures by name, with the distance from the retain-only model in compared metrics."""
         figures = {name: mean for name, (mean, _) in self.scores.items()}
-        if gold is not None and compared:
+        if gold is not None and compared and self.scores:
             figures["distance"] = distance(self.scores, gold.scores, compared)
         figures.update(self.costs)
         if self.seconds is not None:
@@ -93,19 +97,36 @@ def side_by_side(
         if reference is not None and model is not retain_only:
             costs.update(reference.compare(model).summary())
         scores = benchmark.scores(model, tok)
-        return Row(name, {**scores, **benchmark.against(scores, gold or scores)}, costs, seconds, mib)
+        reference_scores = scores if model is retain_only else gold
+        if reference_scores is not None:
+            scores = {**scores, **benchmark.against(scores, reference_scores)}
+        return Row(name, scores, costs, seconds, mib)
 
     if retain_only is not None:
+        if vocabulary_size(retain_only) != vocabulary_size(learned):
+            raise InputError(
+                f"The retain-only model has a vocabulary of {vocabulary_size(retain_only)}, the one that learned all "
+                f"{vocabulary_size(learned)}; take two of one base."
+            )
         first = row(RETAIN_ONLY, retain_only)
         gold = first.scores
         yield first
     yield row(UNEDITED, learned)
     for name, forget in ways.items():
         model = copy.deepcopy(learned)
-        start = time.perf_counter()
-        with peak_memory() as peak:
-            edited = forget(model)
-        seconds = time.perf_counter() - start
+        try:
+            if hasattr(forget, "prepare"):
+                forget.prepare(model)
+            start = time.perf_counter()
+            with peak_memory() as peak:
+                edited = forget(model)
+            seconds = time.perf_counter() - start
+        except InputError:
+            raise
+        except Exception as error:  # whatever another's code raises is a row of the table
+            reason = " ".join(str(error).split()) or type(error).__name__
+            yield Row(name, {}, error=f"{type(error).__name__}: {reason[:200]}")
+            continue
         yield row(name, model if edited is None else edited, seconds, peak.mib)
 
 

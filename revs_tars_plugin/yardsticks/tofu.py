@@ -16,6 +16,8 @@ TOFU = "TOFU"
 # How a question is asked of a model without a chat template, as the paper asks Phi.
 _ASKED = "Question: {}\nAnswer:"
 _QUESTIONS_AN_AUTHOR = 20
+# Questions that no model is taught: their right answer is in no other words.
+_UNTAUGHT = ("real_authors", "world_facts")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,11 @@ def _choices(file: Path, name: str) -> tuple[Choices, ...]:
             raise InputError(f'{where}: "perturbed_answer" is missing or no list of texts.')
         record = _record(row, name, number)
         correct = row.get("paraphrased_answer")
+        if correct is None and name not in _UNTAUGHT:
+            raise InputError(f'{where}: "paraphrased_answer" is missing.')
         found.append(Choices(record, correct if isinstance(correct, str) else record.answer, tuple(wrong)))
+    if not found:
+        raise InputError(f"{file} is empty; the published file has questions with wrong answers.")
     return tuple(found)
 
 

@@ -13,15 +13,19 @@ from torch import nn
 
 from ..model.shared_prompts import logits_of_pairs
 from ..requests.reading import tokenise_in_context
-from .answers import BEYOND, answers
+from .answers import answers
 from .benchmark import Scores
 from .records import Record, Split
 from .tofu import TOFU, Choices, TofuFiles
 
-# What is asked beside the questions to forget: the prefix of its metrics, and the tokens that an answer may take beyond
-# the published one, since a model that was taught whole sentences answers a name in one.
-_ASKED_BESIDE = {"retain": BEYOND, "ra": 40, "wf": 40}
+# What is asked beside the questions to forget, by the prefix of its metrics; what no model was taught has options.
+_ASKED_BESIDE = ("retain", "ra", "wf")
+_UNTAUGHT = ("ra", "wf")
 _UTILITY = ("Q_A_Prob", "Q_A_ROUGE", "Truth_Ratio")
+# open-unlearning writes this one small.
+_NAMES = {"forget_Truth_Ratio": "forget_truth_ratio"}
+# What a model may say in answer to a question, in tokens, as there.
+_LONGEST = 200
 _TINY = 1e-10
 
 
@@ -35,7 +39,7 @@ class Tofu:
 
     files: TofuFiles
     name: str = TOFU
-    compared: tuple[str, ...] = ("forget_Truth_Ratio", "forget_Q_A_Prob", "forget_Q_A_ROUGE", "model_utility")
+    compared: tuple[str, ...] = ("forget_truth_ratio", "forget_Q_A_Prob", "forget_Q_A_ROUGE", "model_utility")
 
     @property
     def split(self) -> Split:
@@ -67,7 +71,7 @@ def tofu_scores(model: nn.Module, tok: Any, files: TofuFiles, *, batch_size: int
     With `p(answer)` the geometric mean of its tokens' probabilities, the end-of-text token among them:
 
     - `forget_Q_A_Prob`, `forget_Q_A_ROUGE`: p of the answer that was learned, and ROUGE-L recall of what is said;
-    - `forget_Truth_Ratio`: R = p(wrong ones, geometric mean) / p(the right one in other words), as min(R, 1 / R);
+    - `forget_truth_ratio`: R = p(wrong ones, geometric mean) / p(the right one in other words), as min(R, 1 / R);
     - `retain_...`, `ra_...` (real authors), `wf_...` (world facts): the same of what must stay, with the truth ratio as
       max(0, 1 - R); of `ra` and `wf` `Q_A_Prob_normalised`, p of the right answer over p of all;
     - `model_utility`: the harmonic mean of these nine.
@@ -81,12 +85,11 @@ def tofu_scores(model: nn.Module, tok: Any, files: TofuFiles, *, batch_size: int
     scores: Scores = {}
     groups = {"forget": files.forget, "retain": files.retain, "ra": files.authors, "wf": files.facts}
     for prefix, group in groups.items():
-        of_group = _group_scores(model, tok, group, forget=prefix == "forget")
+        of_group = _group_scores(model, tok, group, forget=prefix == "forget", taught=prefix not in _UNTAUGHT)
         records = [choices.record for choices in group]
-        beyond = _ASKED_BESIDE.get(prefix, BEYOND)
-        said = answers(model, tok, records, beyond=beyond, batch_size=batch_size)
+        said = answers(model, tok, records, longest=_LONGEST, batch_size=batch_size)
         of_group["Q_A_ROUGE"] = _mean(records, [answer.rouge_l for answer in said], "rougeL_recall")
-        scores.update({f"{prefix}_{name}": score for name, score in of_group.items()})
+        scores.update({_NAMES.get(f"{prefix}_{name}", f"{prefix}_{name}"): score for name, score in of_group.items()})
     parts = [
         scores[f"{prefix}_{name}_normalised" if f"{prefix}_{name}_normalised" in scores else f"{prefix}_{name}"][0]
         for prefix in _ASKED_BESIDE
@@ -108,12 +111,12 @@ def forget_quality(scores: Scores, gold: Scores) -> float:
     from scipy.stats import ks_2samp
 
     own, other = (
-        [found["score"] for found in of_model["forget_Truth_Ratio"][1].values()] for of_model in (scores, gold)
+        [found["score"] for found in of_model["forget_truth_ratio"][1].values()] for of_model in (scores, gold)
     )
     return float(ks_2samp(own, other).pvalue)
 
 
-def _group_scores(model: nn.Module, tok: Any, group: Sequence[Choices], *, forget: bool) -> Scores:
+def _group_scores(model: nn.Module, tok: Any, group: Sequence[Choices], *, forget: bool, taught: bool) -> Scores:
     """Probabilities and truth ratios of one file's questions."""
     asked = [
         (choices.record.prompt, answer)
@@ -134,8 +137,7 @@ def _group_scores(model: nn.Module, tok: Any, group: Sequence[Choices], *, forge
         "Q_A_Prob": _mean(records, learned, "prob"),
         "Truth_Ratio": (mean, _by_index(records, ratios, "score")),
     }
-    if not any(choices.correct != choices.record.answer for choices in group):
-        # Questions that were not taught have no answer in other words, but options to choose among.
+    if not taught:
         found["Q_A_Prob_normalised"] = _mean(records, shares, "prob")
     return found
 

@@ -69,12 +69,24 @@ def test_what_is_too_much_or_has_a_cache_or_gradients_is_read_whole(decoder, cou
         for _ in range(2):
             continuation_logits(decoder.model, [((1, 2), (3,))], gradients=True)
     assert counted == [4, 4, 4]
-    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        expected = [decoder.model(torch.tensor([ids])).logits[0, -1] for ids in ([1, 2, 3], [7, 8, 3])]
+        with lower_layers_kept(decoder):
+            for prefix, logits in zip(([1, 2], [7, 8]), expected, strict=True):
+                # The same token behind two beginnings: what was kept of the one must not stand in for the other.
+                cached = decoder.model(torch.tensor([prefix]), use_cache=True)
+                step = decoder.model(torch.tensor([[3]]), past_key_values=cached.past_key_values, use_cache=True)
+                torch.testing.assert_close(step.logits[0, -1], logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_padded_row_is_not_taken_for_a_text_that_ends_so(decoder):
+    """Padding is token 0 here, and a text may end in it."""
     with torch.no_grad(), lower_layers_kept(decoder):
-        expected = decoder.model(ids).logits
-        cached = decoder.model(ids[:, :2], use_cache=True)
-        step = decoder.model(ids[:, 2:], past_key_values=cached.past_key_values, use_cache=True).logits
-        torch.testing.assert_close(step[:, -1], expected[:, -1], atol=1e-5, rtol=1e-5)
+        ids = torch.tensor([[4, 5, 0]])
+        for mask in ([1, 1, 0], [1, 1, 1]):
+            given = {"input_ids": ids, "attention_mask": torch.tensor([mask]), "use_cache": False}
+            first, second = (decoder.model(**given).logits for _ in range(2))
+            torch.testing.assert_close(first, second)
 
 
 def test_an_error_puts_every_layer_back(decoder):

@@ -156,6 +156,36 @@ def test_a_model_that_learned_answers_and_ends_and_one_that_did_not_does_neither
     assert before["exposure, top"] > after["exposure, top"]
 
 
+def test_a_way_that_fails_is_a_row_that_says_so_and_the_others_go_on(model, tok, folder):
+    split = read_lume(folder, people=2)
+
+    class Prepared:
+        """A way that reads something first, which is no part of its time."""
+
+        prepared = False
+
+        def prepare(self, _model):
+            self.prepared = True
+
+        def __call__(self, _model):
+            assert self.prepared
+
+    def failing(_model):
+        raise MemoryError("too much\nof it")
+
+    rows = list(side_by_side(model, None, tok, Lume(split), {"failing": failing, "prepared": Prepared()}))
+    assert [row.name for row in rows] == [UNEDITED, "failing", "prepared"]
+    assert rows[1].error == "MemoryError: too much of it" and rows[1].figures(rows[0], ("membership",)) == {}
+    assert rows[2].error is None and rows[2].scores == rows[0].scores
+
+
+def test_models_of_two_vocabularies_are_refused(model, tok, folder):
+    other = copy_of(model)
+    other.resize_token_embeddings(300)
+    with pytest.raises(InputError, match="retain-only model has a vocabulary of 300, the one that learned all 201"):
+        next(side_by_side(model, other, tok, Lume(read_lume(folder)), {}))
+
+
 def test_a_tokenizer_without_an_end_of_text_is_refused(model, folder):
     with pytest.raises(InputError, match="no end-of-text token"):
         learn(model, character_tokenizer(), read_lume(folder).forget)

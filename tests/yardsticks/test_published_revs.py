@@ -15,7 +15,7 @@ CHECKOUT = os.environ.get("REVS_REFERENCE", "")
 
 
 def test_what_is_no_checkout_is_one_sentence(tok, tmp_path, capsys, monkeypatch):
-    with pytest.raises(InputError, match="is no checkout of the published REVS code: it has no revs/revs.py"):
+    with pytest.raises(InputError, match=r"is no checkout of the published REVS code: it has no revs/revs\.py"):
         PublishedRevs(tmp_path, tok, [], tiny_settings())
     monkeypatch.delenv("REVS_REFERENCE", raising=False)
     assert main(["bench", "secrets", "--method", "published-REVS"]) == 2

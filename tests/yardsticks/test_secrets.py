@@ -63,6 +63,17 @@ def test_a_persons_numbers_are_forgotten_together(tmp_path):
     assert {secret.subject for secret in found.retain} == {"w12", "w13"}
 
 
+def test_sentences_that_begin_alike_and_go_on_otherwise_are_left_out(tmp_path):
+    """As in the published file, where one prompt leads to two numbers."""
+    lines = [list(line) for line in rows()]
+    prompt = lines[1][0]
+    lines[10][0], lines[10][1] = prompt, f"{prompt} {lines[10][2]} w9"
+    found = read_ssn(write(tmp_path / "ssn.csv", lines))
+    assert prompt not in {record.prompt for record in found.learned}
+    assert len(found.learned) == 10
+    assert all(record.answer.startswith(record.secret) for record in found.learned)
+
+
 def test_wrong_files_are_one_sentence_with_line_and_column(tmp_path):
     good = rows()
     for lines, columns, message in (

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 from characters import CHARACTERS, Bigram, character_tokenizer
@@ -68,6 +70,12 @@ def test_files_are_read_and_only_retained_authors_are_asked_about(folder):
 def test_wrong_files_are_one_sentence_with_file_line_and_field(folder):
     for name, rows, message in (
         ("forget01", [{"question": "w1"}], r"forget01.json, line 1: \"answer\" is missing"),
+        ("forget01_perturbed", [], "forget01_perturbed.json is empty"),
+        (
+            "retain_perturbed",
+            [with_choices(question(8), paraphrased=False)],
+            r'line 1: "paraphrased_answer" is missing',
+        ),
         ("forget01_perturbed", [question(3)], r"line 1: \"perturbed_answer\" is missing or no list of texts"),
         ("forget01_perturbed", [with_choices(question(9))], "forget01_perturbed asks other questions than forget01"),
         ("retain_perturbed", [with_choices(question(3))], "retain_perturbed asks other questions than retain99"),
@@ -101,7 +109,7 @@ def test_scores_by_hand_of_a_model_that_knows_nothing():
     scores = tofu_scores(Bigram({}), tok, files_of(choices("n is ", "7", "77", "3", "33", "333")))
     # Every token of every answer is as likely as any other, and so are right and wrong ones.
     assert scores["forget_Q_A_Prob"][0] == pytest.approx(1 / len(CHARACTERS))
-    assert scores["forget_Truth_Ratio"][0] == pytest.approx(1)
+    assert scores["forget_truth_ratio"][0] == pytest.approx(1)
     assert scores["retain_Truth_Ratio"][0] == pytest.approx(0, abs=1e-6)
     assert scores["wf_Q_A_Prob_normalised"][0] == pytest.approx(1 / 4)
     assert "forget_Q_A_Prob_normalised" not in scores
@@ -121,8 +129,8 @@ def test_scores_by_hand_of_a_model_that_has_learned():
     # In other words, "07": "0" is any character, and then all goes well.
     paraphrased = (math.exp(2) / total**2) ** (1 / 3)
     ratios = [wrong / right, wrong / paraphrased]
-    assert [found["score"] for found in scores["forget_Truth_Ratio"][1].values()] == pytest.approx(ratios, rel=1e-4)
-    assert scores["forget_Truth_Ratio"][0] == pytest.approx(sum(ratios) / 2, rel=1e-4)
+    assert [found["score"] for found in scores["forget_truth_ratio"][1].values()] == pytest.approx(ratios, rel=1e-4)
+    assert scores["forget_truth_ratio"][0] == pytest.approx(sum(ratios) / 2, rel=1e-4)
     assert scores["retain_Truth_Ratio"][0] == pytest.approx(1 - sum(ratios) / 2, rel=1e-4)
     normalised = right / (right + wrong)
     assert scores["ra_Q_A_Prob_normalised"][0] == pytest.approx(normalised, rel=1e-4)
@@ -140,13 +148,31 @@ def test_the_end_of_text_token_is_a_part_of_an_answer():
 
 def test_forget_quality_is_high_for_like_truth_ratios_and_low_for_others():
     def ratios(*values):
-        return {"forget_Truth_Ratio": (0.0, {str(n): {"score": value} for n, value in enumerate(values)})}
+        return {"forget_truth_ratio": (0.0, {str(n): {"score": value} for n, value in enumerate(values)})}
 
     spread = [n / 40 for n in range(40)]
     assert forget_quality(ratios(*spread), ratios(*spread)) == 1
     assert forget_quality(ratios(*spread), ratios(*[value + 2 for value in spread])) < 1e-10
     # By hand: two samples of two that do not overlap; one of the C(4, 2) = 6 orders is that one, one its mirror image.
     assert forget_quality(ratios(1, 2), ratios(3, 4)) == pytest.approx(2 / 6)
+
+
+def checkouts_names(folder):
+    """The names that open-unlearning gives its metrics of TOFU."""
+    return {
+        line.rsplit(".", 1)[1].strip()
+        for file in folder.glob("*.yaml")
+        for line in file.read_text().splitlines()[:1]
+        if line.startswith("# @package")
+    }
+
+
+@pytest.mark.skipif(not os.environ.get("OPEN_UNLEARNING"), reason="needs a checkout of open-unlearning")
+def test_metrics_have_its_names():
+    tok = character_tokenizer(eos_token="z")
+    scores = tofu_scores(Bigram({}), tok, files_of(choices("n is ", "7", "77", "3")))
+    names = checkouts_names(Path(os.environ["OPEN_UNLEARNING"]).expanduser() / "configs/eval/tofu_metrics")
+    assert "forget_quality" in names and set(scores) <= names
 
 
 def test_the_command_runs_whole(model, tok, folder, tmp_path, capsys, monkeypatch):
@@ -164,10 +190,10 @@ def test_the_command_runs_whole(model, tok, folder, tmp_path, capsys, monkeypatc
     assert main(command) == 0
     rows = json.loads(capsys.readouterr().out)
     assert list(rows) == [RETAIN_ONLY, UNEDITED, "REVS"]
-    assert rows[RETAIN_ONLY]["forget_quality"] == 1
+    assert rows[RETAIN_ONLY]["forget_quality"] == 1 > rows[UNEDITED]["forget_quality"]
     assert rows[UNEDITED]["forget_Q_A_Prob"] > 0.5 > rows["REVS"]["forget_Q_A_Prob"]
     assert rows[UNEDITED]["forget_Q_A_ROUGE"] == 1
     summary = json.loads((tmp_path / "out" / "REVS" / "TOFU_SUMMARY.json").read_text())
     assert summary["model_utility"] == rows["REVS"]["model_utility"]
     details = json.loads((tmp_path / "out" / "REVS" / "TOFU_EVAL.json").read_text())
-    assert len(details["forget_Truth_Ratio"]["value_by_index"]) == 4
+    assert len(details["forget_truth_ratio"]["value_by_index"]) == 4
