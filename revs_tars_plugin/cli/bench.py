@@ -72,7 +72,15 @@ def lume(
     folder: _Folder,
     task: Annotated[list[str], typer.Option(help="Task1, Task2 or Task3, each by an option of its own.")] = ["Task2"],
     people: Annotated[
-        int | None, typer.Option(help="So many people to forget and to retain; as many more stay unseen. Default: all.")
+        int | None,
+        typer.Option(help="So many people to forget and to retain, the files' first ones. Default: all."),
+    ] = None,
+    unseen: Annotated[
+        int | None,
+        typer.Option(
+            help="So many further people, for membership, whom no model may have learned. Default: as many as "
+            "--people; none with --learned, which may have learned everybody."
+        ),
     ] = None,
     model: _Model = "demo",
     learned: _Learned = None,
@@ -99,9 +107,14 @@ def lume(
     Example: revs-tars bench lume ./lume --people 25 --method REVS
     """
     asked = _options(locals())
-    from ..yardsticks import Lume, published_folder, read_lume
+    from ..yardsticks import Lume, published_folder, read_lume, rouge_l_scorer
 
-    split = read_lume(published_folder(folder), tasks=task, people=people)
+    rouge_l_scorer()  # where it is missing nobody waits for a model to learn
+    if unseen is None and learned is not None:
+        unseen = 0
+    split = read_lume(published_folder(folder), tasks=task, people=people, unseen=unseen)
+    if not split.unseen and not quiet:
+        typer.echo("Membership is not measured: nobody is left whom no model learned (--people, --unseen).", err=True)
     title = f"LUME, {', '.join(task)}: {len(split.forget)} records to forget, {len(split.retain)} to retain"
     run_benchmark(Lume(split), asked, "REVS", title)
 
@@ -139,8 +152,9 @@ def tofu(
     Example: revs-tars bench tofu ./tofu --authors 20 --method REVS
     """
     asked = _options(locals())
-    from ..yardsticks import Tofu, published_folder, read_tofu
+    from ..yardsticks import Tofu, published_folder, read_tofu, rouge_l_scorer
 
+    rouge_l_scorer()  # where it is missing nobody waits for a model to learn
     files = read_tofu(published_folder(folder), forget=forget, authors=authors)
     counts = f"{len(files.split.forget)} questions to forget, {len(files.split.retain)} to retain"
     run_benchmark(Tofu(files), asked, "REVS", f"TOFU, {forget}: {counts}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,14 +15,14 @@ import typer
 from ..errors import InputError, did_you_mean
 from ..formatting import markdown_table, readable
 from .session import check_goals, print_json, print_table
+from .taught_model import taught_model
 
 if TYPE_CHECKING:
-    from ..yardsticks import Benchmark, Record
+    from ..yardsticks import Benchmark
     from .loading import Loaded
 
 # The checkout of open-unlearning whose methods are run beside ours.
 CHECKOUT = "OPEN_UNLEARNING"
-_CACHE = Path("~/.cache/revs-tars-plugin/benchmarks")
 # The checkout of the published REVS code, which is a row as well.
 REFERENCE = "REVS_REFERENCE"
 _NUMBER = re.compile(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?")
@@ -80,9 +78,15 @@ def run_benchmark(
     elif (learned is None) != (retain_only is None):
         raise InputError("--learned and --retain-only belong together: two models of one base, taught alike.")
     elif learned is None or retain_only is None:
-        teach = partial(_taught, checkpoint(options.model), options)
-        learned = learned or teach("learned", benchmark.learned)
-        retain_only = retain_only or teach("retain-only", benchmark.kept)
+        teach = partial(
+            taught_model,
+            checkpoint(options.model),
+            epochs=options.epochs,
+            seed=options.seed or 0,
+            device=options.device,
+            say=options.progress,
+        )
+        learned, retain_only = teach("learned", benchmark.learned), teach("retain-only", benchmark.kept)
     loaded, never_learned = (
         load_model(str(place), options.device, "float32", progress=not options.quiet) if place is not None else None
         for place in (learned, retain_only)
@@ -141,15 +145,16 @@ def run_benchmark(
 
 def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
     """The methods to run, checked before anything is learned."""
+    from ..host import load_host
     from ..host.editor_run import HOST_EDITORS
     from ..methods import METHODS, method_of
-    from ..yardsticks import PUBLISHED_REVS, RIVALS
+    from ..yardsticks import PUBLISHED_REVS, RIVALS, published_rival
 
     checkout = os.environ.get(CHECKOUT)
     known = [*METHODS, *RIVALS, *HOST_EDITORS, PUBLISHED_REVS]
     chosen = list(options.method) or [ours, *(RIVALS if checkout else ())]
     for written in chosen:
-        name = written.partition(_WITH)[0]
+        name, _, settings = written.partition(_WITH)
         if name not in known:
             raise InputError(f'--method is "{name}"; it must be of {", ".join(known)}{did_you_mean(name, known)}')
         if name in RIVALS and not checkout:
@@ -158,6 +163,12 @@ def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
             )
         if name == PUBLISHED_REVS and not os.environ.get(REFERENCE):
             raise InputError(f"--method {name} is run from a checkout of its code: name its folder in {REFERENCE}.")
+        if name in METHODS and settings:
+            method_of(name).hyperparams.from_hparams(settings)
+        if name in HOST_EDITORS:
+            load_host()
+        if name in RIVALS:
+            published_rival(str(checkout), name, **_values(settings))
         if name in METHODS and method_of(name).execute is None:
             raise InputError(f"--method {name} runs in EasyEdit alone: see revs-tars compare.")
     return chosen
@@ -224,39 +235,6 @@ def _values(settings: str) -> dict[str, Any]:
 def _epochs_of(name: str, options: BenchmarkOptions) -> Callable[[int, float], None] | None:
     say = options.progress
     return None if say is None else lambda epoch, loss: say(f"{name}: epoch {epoch + 1}, loss {loss:.3f}")
-
-
-def _taught(base: str, options: BenchmarkOptions, name: str, records: Sequence[Record]) -> Path:
-    """A checkpoint of a model that learned the records, made once and kept."""
-    # The last name is the base's: EasyEdit and the settings go by it.
-    last = Path(base).name
-    seed, epochs = options.seed or 0, options.epochs
-    content = repr((base, _files_of(base), [(record.prompt, record.answer) for record in records], epochs, seed))
-    folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
-    if (folder / "config.json").is_file():
-        return folder
-    from ..yardsticks import learn
-    from .loading import load_model, save_model
-
-    say = options.progress
-
-    def told(epoch: int, loss: float) -> None:
-        if say is not None:
-            say(f"{name}: epoch {epoch + 1} of {epochs}, loss {loss:.3f}")
-
-    loaded = load_model(base, options.device, "float32", progress=say is not None)
-    learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
-    # Whole or not there: an interrupted run must not leave half a model for the next one.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-        save_model(loaded, Path(unfinished) / last)
-        (Path(unfinished) / last).rename(folder)
-    return folder
-
-
-def _files_of(base: str) -> list[tuple[str, int, int]]:
-    """What changes when a base is trained again in its place."""
-    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in Path(base).glob("*"))
 
 
 class _Edited:

@@ -1,5 +1,6 @@
 """The field's own benchmarks: their published files, what they measure, and the methods that people compare with."""
 
+from .answers import rouge_l_scorer
 from .benchmark import Benchmark, Scores
 from .concepts import CONCEPTS, Concepts
 from .learning import learn
@@ -48,6 +49,7 @@ __all__ = [
     "read_lume",
     "read_ssn",
     "read_tofu",
+    "rouge_l_scorer",
     "side_by_side",
     "tofu_scores",
     "write_open_unlearning",

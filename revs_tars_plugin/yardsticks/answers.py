@@ -48,11 +48,7 @@ def answers(
     Raises:
         InputError: When the ROUGE library is not installed.
     """
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError as error:
-        raise InputError("ROUGE-L needs rouge-score: pip install 'revs-tars-plugin[bench]'") from error
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    scorer = rouge_l_scorer()
     lengths = [len(tokenise_in_context(tok, record.prompt, record.answer)[1]) for record in records]
     # Answers of one length together: the longest decides how long all are decoded.
     order = sorted(range(len(records)), key=lambda index: -lengths[index])
@@ -62,7 +58,6 @@ def answers(
         prompts = [records[index].prompt for index in batch]
         texts = greedy_continuations(model, tok, prompts, longest or lengths[batch[0]] + _BEYOND, batch_size)
         said.update(zip(batch, texts, strict=True))
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
     return [
         Answer(
             said[index].strip(),
@@ -71,3 +66,17 @@ def answers(
         )
         for index, record in enumerate(records)
     ]
+
+
+def rouge_l_scorer() -> Any:
+    """Returns what scores texts by ROUGE-L.
+
+    Raises:
+        InputError: When the ROUGE library is not installed.
+    """
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise InputError("ROUGE-L needs rouge-score: pip install 'revs-tars-plugin[bench]'") from error
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    return RougeScorer(["rougeL"], use_stemmer=True)

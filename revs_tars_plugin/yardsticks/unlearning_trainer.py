@@ -15,13 +15,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..methods import METHODS, measured_settings, method_of
 from ..requests.reading import join
 from .records import Record
 
 _IGNORED = -100
 _ITEM = ("input_ids", "labels")
+# What open-unlearning gives every trainer beside what the library's own takes.
+_OF_THE_BASE = ("evaluators", "template_args", "tokenizer")
 
 
 def unlearning_trainer(method: str, base: type) -> type:
@@ -47,6 +49,11 @@ def unlearning_trainer(method: str, base: type) -> type:
             names = inspect.signature(_trainer_of(base).__init__).parameters
             settable = {item.name for item in fields(chosen.hyperparams)} - set(names)
             own = {name: arguments.pop(name) for name in tuple(arguments) if name in settable}
+            unknown = [name for name in arguments if name not in (*names, *_OF_THE_BASE)]
+            if unknown:
+                raise InputError(
+                    f'trainer.method_args: {method} has no setting "{unknown[0]}"{did_you_mean(unknown[0], settable)}'
+                )
             if "tokenizer" not in names:  # transformers 5 calls it otherwise
                 arguments["processing_class"] = arguments.pop("tokenizer", None)
             super().__init__(**arguments)

@@ -99,6 +99,8 @@ def test_a_setting_that_cannot_be_leaves_the_model_alone(taught, tok, tmp_path):
     with pytest.raises(InputError, match="max_tokens is 0"):
         trainer.train()
     assert_same_bits(taught, before)
+    with pytest.raises(InputError, match=r'REVS has no setting "max_token"; did you mean "?max_tokens'):
+        trainer_of("REVS", taught, tok, items(FORGET, tok), tmp_path, max_token=1)
     with pytest.raises(InputError, match='no method "REVZ"'):
         unlearning_trainer("REVZ", FinetuneTrainer)
 

@@ -1,0 +1,63 @@
+"""Models that learned a benchmark's records: made once, kept, and taken again."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..yardsticks import Record
+
+_CACHE = Path("~/.cache/revs-tars-plugin/benchmarks")
+
+
+def taught_model(
+    base: str,
+    name: str,
+    records: Sequence[Record],
+    *,
+    epochs: int,
+    seed: int,
+    device: str | None,
+    say: Callable[[str], None] | None,
+) -> Path:
+    """Returns a checkpoint of a model that learned the records, made once and kept.
+
+    Args:
+        base: The checkpoint that learns.
+        name: What it becomes, for the folder and for what is said.
+        records: What it learns.
+        epochs: How many times it reads them.
+        seed: Seed of their order.
+        device: Where it learns.
+        say: Is told how far it is; None where nothing is to be told.
+    """
+    # The last name is the base's: EasyEdit and the settings go by it.
+    last = Path(base).name
+    content = repr((base, _files_of(base), [(record.prompt, record.answer) for record in records], epochs, seed))
+    folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
+    if (folder / "config.json").is_file():
+        return folder
+    from ..yardsticks import learn
+    from .loading import load_model, save_model
+
+    def told(epoch: int, loss: float) -> None:
+        if say is not None:
+            say(f"{name}: epoch {epoch + 1} of {epochs}, loss {loss:.3f}")
+
+    loaded = load_model(base, device, "float32", progress=say is not None)
+    learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
+    # Whole or not there: an interrupted run must not leave half a model for the next one.
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        save_model(loaded, Path(unfinished) / last)
+        (Path(unfinished) / last).rename(folder)
+    return folder
+
+
+def _files_of(base: str) -> list[tuple[str, int, int]]:
+    """What changes when a base is trained again in its place."""
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in Path(base).glob("*"))
