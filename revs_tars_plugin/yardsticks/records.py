@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ..data.secret_files import SecretRecord
 
+# Kinds of records whose answer made-up ones can be compared with.
+QUESTION, SECRET = "question", "secret"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -15,7 +18,7 @@ class Record:
     Attributes:
         identifier: What the benchmark calls it.
         person: Whom, or which document, it is about: records that belong together share it.
-        kind: "completion", the rest of a text, or "question".
+        kind: "completion", the rest of a text; "question"; "secret", a sentence that begins with one; or another.
         task: The part of the benchmark that it belongs to.
         prompt: What the model is given.
         answer: What it learned to say.

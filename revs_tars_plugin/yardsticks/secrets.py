@@ -15,12 +15,13 @@ from ..errors import InputError
 from ..evaluation import RESISTANCE_ATTACKS, evaluate_unlearning
 from ..model.module_names import ModuleNames
 from .benchmark import Scores
-from .records import Record, Split
+from .records import SECRET, Record, Split
 
 # As errors and files call them.
 SSN, SECRETS = "SSN", "Secrets"
 _COLUMNS = ("prompt", "sentence", "ssn", "name")
-_ATTACKS = (*RESISTANCE_ATTACKS, "exposure", "form", "membership", "paraphrase")
+# The paper's, and one that compares with made-up secrets; exposure is measured of every benchmark.
+_ATTACKS = (*RESISTANCE_ATTACKS, "membership")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Secrets:
             Record(
                 identifier=f"{secret.target} {number}",
                 person=secret.subject or secret.target,
-                kind="sentence",
+                kind=SECRET,
                 task=self.name,
                 prompt=prompt,
                 answer=self.sentences[prompt],
@@ -77,7 +78,7 @@ class Secrets:
         )
 
     def scores(self, model: nn.Module, tok: Any) -> Scores:
-        """Returns the REVS paper's figures, of all tokens of a secret, and exposure; see `evaluate_unlearning`."""
+        """Returns the REVS paper's figures, of all tokens of a secret; see `evaluate_unlearning`."""
         report = evaluate_unlearning(
             model,
             tok,

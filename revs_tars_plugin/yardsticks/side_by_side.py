@@ -18,7 +18,7 @@ from ..evaluation.likelihood import compared
 from ..evaluation.peak_memory import peak_memory
 from ..evaluation.scores import vocabulary_size
 from .benchmark import Benchmark, Scores
-from .records import Record
+from .records import QUESTION, SECRET, Record
 
 UNEDITED, RETAIN_ONLY = "unedited", "retain-only model"
 # Of so many secrets at most exposure is measured: each takes 64 answers.
@@ -89,7 +89,7 @@ def side_by_side(
         seed: Seed of the made-up answers that exposure compares with.
     """
     reference = OrdinaryText.of(learned, tok, text) if text else None
-    asked = _spread([record for record in benchmark.split.forget if record.kind == "question"])
+    asked = _spread([record for record in benchmark.split.forget if record.kind in (QUESTION, SECRET)])
     gold: Scores | None = None
 
     def row(name: str, model: nn.Module, seconds: float | None = None, mib: float | None = None) -> Row:
