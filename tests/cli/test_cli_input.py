@@ -101,7 +101,7 @@ def test_the_log_is_masked(run, folder, said, tmp_path):
         (["evaluate", "secrets.csv", "-m", "model", "--attack", "delta", "--require", "efficac>=1"], "did you mean"),
         (["undo", "none.safetensors", "-m", "model", "-o", "x"], "There is no file none.safetensors"),
         (["report", "tiny.yaml", "-o", "x.html"], "tiny.yaml is no JSON"),
-        (["report", "model/config.json", "-o", "x.html"], "is no result of evaluate or compare"),
+        (["report", "model/config.json", "-o", "x.html"], "is no result of evaluate, compare or bench"),
         (["export", "peft", "none.safetensors", "-o", "x"], "There is no file none.safetensors"),
         (["compare", "--device", "cuda:0"], "EasyEdit takes cpu or the number of a CUDA device"),
         (["compare", "-m", "model"], "--model needs FILE"),
