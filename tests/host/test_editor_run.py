@@ -23,17 +23,17 @@ def said(model, tok, text):
 def test_it_writes_every_request_into_the_model_it_is_given(editor, name):
     model, tok = editor.model, editor.tok
     before, said_before = snapshot(model), said(model, tok, "unknown")
-    with torch.no_grad():
-        try:
-            edited = HostEditorRun(name, tok, REQUESTS)(model)
-            assert edited is model
-            assert all(now > then + 1 for now, then in zip(said(model, tok, "unknown"), said_before, strict=True))
-        finally:
+    try:
+        edited = HostEditorRun(name, tok, REQUESTS)(model)
+        assert edited is model
+        assert all(now > then + 1 for now, then in zip(said(model, tok, "unknown"), said_before, strict=True))
+    finally:
+        with torch.no_grad():
             for key, value in before.items():
                 model.state_dict()[key].copy_(value)
-            for parameter in model.parameters():
-                parameter.requires_grad_(True)
-                parameter.grad = None
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+            parameter.grad = None
 
 
 def test_what_cannot_run_is_one_sentence(editor):
