@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import statistics
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -41,3 +42,15 @@ class Benchmark(Protocol):
 
     def against(self, scores: Scores, gold: Scores) -> Scores:
         """Returns the metrics that compare a model's scores with those of the retain-only model."""
+
+
+def mean_score(
+    records: Sequence[Record], values: Sequence[float], key: str
+) -> tuple[float, dict[str, dict[str, float]]]:
+    """Returns a metric as the mean over records, with each one's figure under a key."""
+    return statistics.fmean(values), by_index(records, values, key)
+
+
+def by_index(records: Sequence[Record], values: Sequence[float], key: str) -> dict[str, dict[str, float]]:
+    """Returns the figure of every record, by its identifier."""
+    return {record.identifier: {key: value} for record, value in zip(records, values, strict=True)}

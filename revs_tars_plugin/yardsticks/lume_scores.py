@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from ..evaluation.likelihood import likelihoods
 from ..evaluation.membership import area_under_curve
 from .answers import Answer, answers
-from .benchmark import Scores
+from .benchmark import Scores, mean_score
 from .lume import LUME
 from .records import Record, Split
 
@@ -79,7 +79,9 @@ def lume_scores(model: nn.Module, tok: Any, split: Split, *, batch_size: int = 3
             of_kind = {record: answer for record, answer in said.items() if record.kind == kind}
             if not of_kind:
                 continue
-            scores[f"{part}_{name}"] = _mean({record: _score(kind, answer) for record, answer in of_kind.items()})
+            scores[f"{part}_{name}"] = mean_score(
+                list(of_kind), [_score(kind, answer) for answer in of_kind.values()], "score"
+            )
             for task in sorted({record.task for record in of_kind}):
                 mean = statistics.fmean(
                     _score(kind, answer) for record, answer in of_kind.items() if record.task == task
@@ -97,10 +99,6 @@ def lume_scores(model: nn.Module, tok: Any, split: Split, *, batch_size: int = 3
 
 def _score(kind: str, answer: Answer) -> float:
     return answer.rouge_l if kind == "completion" else float(answer.exact)
-
-
-def _mean(values: Mapping[Record, float]) -> tuple[float, dict[str, dict[str, float]]]:
-    return statistics.fmean(values.values()), {record.identifier: {"score": value} for record, value in values.items()}
 
 
 def _losses(model: nn.Module, tok: Any, records: Sequence[Record]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 from ..model.shared_prompts import logits_of_pairs
 from ..requests.reading import tokenise_in_context
 from .answers import answers
-from .benchmark import Scores
+from .benchmark import Scores, by_index, mean_score
 from .records import Record, Split
 from .tofu import TOFU, Choices, TofuFiles
 
@@ -88,7 +88,7 @@ def tofu_scores(model: nn.Module, tok: Any, files: TofuFiles, *, batch_size: int
         of_group = _group_scores(model, tok, group, forget=prefix == "forget", taught=prefix not in _UNTAUGHT)
         records = [choices.record for choices in group]
         said = answers(model, tok, records, longest=_LONGEST, batch_size=batch_size)
-        of_group["Q_A_ROUGE"] = _mean(records, [answer.rouge_l for answer in said], "rougeL_recall")
+        of_group["Q_A_ROUGE"] = mean_score(records, [answer.rouge_l for answer in said], "rougeL_recall")
         scores.update({_NAMES.get(f"{prefix}_{name}", f"{prefix}_{name}"): score for name, score in of_group.items()})
     parts = [
         scores[f"{prefix}_{name}_normalised" if f"{prefix}_{name}_normalised" in scores else f"{prefix}_{name}"][0]
@@ -134,11 +134,11 @@ def _group_scores(model: nn.Module, tok: Any, group: Sequence[Choices], *, forge
     records = [choices.record for choices in group]
     mean = statistics.fmean(min(r, 1 / (r + _TINY)) if forget else max(0.0, 1 - r) for r in ratios)
     found: Scores = {
-        "Q_A_Prob": _mean(records, learned, "prob"),
-        "Truth_Ratio": (mean, _by_index(records, ratios, "score")),
+        "Q_A_Prob": mean_score(records, learned, "prob"),
+        "Truth_Ratio": (mean, by_index(records, ratios, "score")),
     }
     if not taught:
-        found["Q_A_Prob_normalised"] = _mean(records, shares, "prob")
+        found["Q_A_Prob_normalised"] = mean_score(records, shares, "prob")
     return found
 
 
@@ -153,12 +153,3 @@ def mean_losses(model: nn.Module, tok: Any, asked: Sequence[tuple[str, str]]) ->
             ids = torch.tensor(pairs[index][1], device=logits.device)
             losses[index] = float(nn.functional.cross_entropy(logits.float(), ids))
     return [losses[index] for index in range(len(pairs))]
-
-
-def _mean(records: Sequence[Record], values: Sequence[float], key: str) -> tuple[float, dict[str, dict[str, float]]]:
-    return statistics.fmean(values), _by_index(records, values, key)
-
-
-def _by_index(records: Sequence[Record], values: Sequence[float], key: str) -> dict[str, dict[str, float]]:
-    named: Mapping[str, float] = dict(zip((record.identifier for record in records), values, strict=True))
-    return {name: {key: value} for name, value in named.items()}
