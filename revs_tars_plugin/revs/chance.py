@@ -30,8 +30,6 @@ _REFERENCES = 8
 _CHOSEN_AMONG = 8
 # Texts about somebody else in which a longer secret's plain words are looked at.
 _SOMEBODY_ELSES = 2
-# No token is asked to be less likely than that, nats: further down nobody sees a difference, and editing costs more.
-_LEAST_LEVEL = -10.0
 # A token that is likelier than chance by less than this, in nats, is left alone.
 _WORTH_MOVING = 0.5
 
@@ -135,7 +133,7 @@ class ChanceLevels:
                     stand_ins = everywhere.get(kind) or _varying(_by_kind(self._others[index], values))
                     level = generator.choice(stand_ins)
                 shared = self._of_shared_words.get(index, {}).get(position, -math.inf)
-                levels[index][position] = max(level, shared, _LEAST_LEVEL)
+                levels[index][position] = max(level, shared)
         return levels
 
     def _of_the_form(self, index: int, values: Mapping[_Text, Sequence[float]]) -> dict[str, list[float]]:
