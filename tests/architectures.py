@@ -108,7 +108,15 @@ FAMILIES = {
         {**_GROUPED, "final_logit_softcapping": 30.0},
         LLAMA_NAMES,
         _GATED,
-        refused="Layer 0 does not add the output of",
+    ),
+    "gemma3": Family(hf.Gemma3ForCausalLM, hf.Gemma3TextConfig, _GROUPED, LLAMA_NAMES, _GATED),
+    "olmo2": Family(hf.Olmo2ForCausalLM, hf.Olmo2Config, {**_COMMON, "num_key_value_heads": 2}, LLAMA_NAMES, _GATED),
+    "granite": Family(
+        hf.GraniteForCausalLM,
+        hf.GraniteConfig,
+        {**_COMMON, "num_key_value_heads": 2, "residual_multiplier": 0.3, "logits_scaling": 4.0},
+        LLAMA_NAMES,
+        _GATED,
     ),
     "phi3": Family(
         hf.Phi3ForCausalLM,

@@ -112,14 +112,15 @@ class _Reading:
         kinds = [torch.stack(layers).mean(dim=0) for layers in self._scores.values() if layers]
         return torch.stack(kinds).min(dim=0).values
 
-    def _visit(self, _layer: int, state: LayerState) -> None:
+    def _visit(self, layer: int, state: LayerState) -> None:
         lens = self._decoder.lens
         residual = state.at(self._picks, state.residual).float()
         logits = lens.full_logits(residual) if self._delta else lens.logits(residual)
         self.ranks.append(ranks(logits, self._tokens.to(logits.device)).cpu())
         if self._delta:
             self._compare("residual", logits)
-            self._compare("feed-forward", lens.full_logits(state.at(self._picks, state.ff2_output).float()))
+            written = self._decoder.after_ff2[layer].written(state.at(self._picks, state.ff2_output))
+            self._compare("feed-forward", lens.full_logits(written))
 
     def _read_attention(self, _module: object, _args: object, output: Any) -> None:
         values = layer_output(output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,11 +15,15 @@ from torch import Tensor, nn
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
 from .adapters import base_model
+from .after_ff2 import AfterFF2, probe_after_ff2
 from .forward import evaluating, layer_output, padded, without_head
-from .logit_lens import LogitLens
+from .logit_lens import AfterHead, LogitLens
 from .matrices import FeedForwardMatrix, matrix_of
 from .module_names import ModuleNames
 from .tensors import check_editable
+
+# Any token will do; two of them, since the first one of a text has a state of its own in many models.
+_PROBE = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ class Decoder:
         for label, module in ((names.lm_head_module, head), (names.ln_f_module, norm)):
             for name, parameter in module.named_parameters():
                 check_editable(parameter, f"{label}.{name}")
-        self.lens = LogitLens(head, names.lm_head_module, norm, names.ln_f_module)
+        after_head = AfterHead.of_config(getattr(model, "config", None))
+        self.lens = LogitLens(head, names.lm_head_module, norm, names.ln_f_module, after_head)
         self.layer_modules = [self._find("layer_module_tmp", names.layer_module_tmp.format(i)) for i in range(count)]
         self.ff2 = self._matrices("rewrite_module_tmp", names.rewrite_module_tmp, writes=True)
         self.ff_width = min(ff2.width for ff2 in self.ff2.values())
@@ -113,6 +119,20 @@ class Decoder:
         """How many tokens the model takes, where its config says so."""
         config = getattr(self.model, "config", None)
         return getattr(config, "max_position_embeddings", None)
+
+    @cached_property
+    def after_ff2(self) -> dict[int, AfterFF2]:
+        """What stands between each FF2 of `layers` and the residual space, found when first asked for.
+
+        Raises:
+            InputError: Where that is nothing an edit can be exact with.
+        """
+
+        def run() -> None:
+            self.forward_through_layers([_PROBE], lambda _layer, _state: None)
+
+        layers = {layer: self.layer_modules[layer] for layer in self.layers}
+        return probe_after_ff2(self.model, self.ff2, layers, run)
 
     @torch.no_grad()
     def forward_through_layers(

@@ -32,7 +32,7 @@ class NormGeometry:
 
 
 @torch.no_grad()
-def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
+def probe_norm(norm: nn.Module, name: str, *, what: str = "ln_f_module") -> NormGeometry:
     """Finds gain, bias and kind of a norm by feeding it four known vectors in float32.
 
     A vector of alternating +1 and -1 has mean 0 and root mean square 1, so both kinds of norm give back
@@ -41,6 +41,7 @@ def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
     Args:
         norm: The norm module. Its weights are not touched.
         name: Its name, for messages.
+        what: What it is there, for messages.
 
     Raises:
         InputError: When the module has no vector of weights, or behaves as neither kind.
@@ -48,15 +49,13 @@ def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
     parameters = {key: value.detach().float() for key, value in norm.named_parameters()}
     widths = {tuple(value.shape) for value in parameters.values()}
     if len(widths) != 1 or len(next(iter(widths))) != 1:
-        raise InputError(
-            f'ln_f_module "{name}" is a {type(norm).__name__}, which is no norm with one gain a coordinate.'
-        )
+        raise InputError(f'{what} "{name}" is a {type(norm).__name__}, which is no norm with one gain a coordinate.')
     first = next(iter(parameters.values()))
     if not bool(torch.stack([value.isfinite().all() for value in parameters.values()]).all()):
-        raise InputError(f'The final norm "{name}" holds NaN or Inf; load the model again before editing it.')
+        raise InputError(f'The norm "{name}" holds NaN or Inf; load the model again before editing it.')
     width = first.numel()
     if width % 2:
-        raise InputError(f'The final norm "{name}" has the odd width {width}, which is not supported.')
+        raise InputError(f'The norm "{name}" has the odd width {width}, which is not supported.')
     # Large against any epsilon of the norm, so that epsilon does not enter the gain.
     size = 1024.0
     signs = torch.ones(width, device=first.device)
@@ -79,4 +78,4 @@ def probe_norm(norm: nn.Module, name: str) -> NormGeometry:
             # A vector so short that epsilon shows: its output is gain * small / sqrt(small^2 + epsilon).
             shrunk = float((output(_SMALL * signs) - bias).abs().mean() / gain.abs().mean())
             return NormGeometry(gain, bias, centres, epsilon=max(0.0, _SMALL**2 * (shrunk**-2 - 1)))
-    raise InputError(f'ln_f_module "{name}" ({type(norm).__name__}) behaves neither as LayerNorm nor as RMSNorm.')
+    raise InputError(f'{what} "{name}" ({type(norm).__name__}) behaves neither as LayerNorm nor as RMSNorm.')

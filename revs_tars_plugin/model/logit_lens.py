@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .after_ff2 import Branches
 from .final_norm import NormGeometry, probe_norm
 from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection, smallest_steps_by_secants
 from .tensors import all_finite, row_slices
@@ -26,6 +27,8 @@ _ROWS = 64
 # How much further than the smallest step, relatively: there the target ties with its neighbour in the ranking, and the
 # last bit of float32, which differs between batches, would decide.
 _OVERSHOOT = 2.0**-16
+# Behind a norm steps are looked for from this share of a typical one on, so many times twice as far.
+_FIRST_LOOK, _LOOKS = 1 / 64, 14
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,37 @@ class Demotions:
         return Demotions(self.tokens[index], self.directions[index], self.responses[index])
 
 
+@dataclass(frozen=True)
+class AfterHead:
+    """What a model does with its head's logits. No rank changes by it, but probabilities do.
+
+    Attributes:
+        factor: What they are multiplied by: Granite's and Cohere's scaling.
+        cap: What none of them gets beyond, by a hyperbolic tangent: Gemma 2's; None where there is none.
+    """
+
+    factor: float = 1.0
+    cap: float | None = None
+
+    @classmethod
+    def of_config(cls, config: Any) -> AfterHead:
+        """Reads both where transformers' configs have them."""
+        factor = getattr(config, "logit_scale", None) or 1.0
+        factor /= getattr(config, "logits_scaling", None) or 1.0
+        return cls(float(factor), getattr(config, "final_logit_softcapping", None))
+
+    def of(self, logits: Float[Tensor, "n vocabulary"]) -> Float[Tensor, "n vocabulary"]:
+        """Returns what the model makes of the head's logits."""
+        scaled = logits if self.factor == 1 else logits * self.factor
+        return scaled if self.cap is None else self.cap * torch.tanh(scaled / self.cap)
+
+
 class LogitLens:
     """The logit lens of one model: final norm and head, seen from the residual space."""
 
-    def __init__(self, head: nn.Module, head_name: str, norm: nn.Module, norm_name: str) -> None:
+    def __init__(
+        self, head: nn.Module, head_name: str, norm: nn.Module, norm_name: str, after_head: AfterHead | None = None
+    ) -> None:
         """Reads the norm's gain and the head; the Gram factor is made when first needed and lives with this object.
 
         Args:
@@ -61,6 +91,7 @@ class LogitLens:
             head_name: Its name, for messages.
             norm: The final norm.
             norm_name: Its name, for messages.
+            after_head: What the model does with the head's logits; nothing by default.
 
         Raises:
             InputError: When head or norm are of a kind the exact step does not cover, or hold NaN or Inf.
@@ -76,6 +107,7 @@ class LogitLens:
                 f'lm_head_module "{head_name}" reads vectors of {weight.shape[1]}, but the final norm "{norm_name}" '
                 f"gives {self.norm.gain.numel()}; check both names."
             )
+        self._after_head = after_head or AfterHead()
         self._weight = weight.detach()
         self._offsets = self._fixed_logits(getattr(head, "bias", None))
 
@@ -101,9 +133,10 @@ class LogitLens:
         return numerators / self.scale(hidden.to(numerators.device))[:, None] + self._offsets
 
     def full_logits(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
-        """The same with the norm's division in any case: what the model itself would say, for probabilities."""
+        """The same as the model itself would say it, for probabilities: divided by the norm, scaled and capped."""
         logits = self.logits(hidden)
-        return logits if self.has_offsets else logits / self.scale(hidden.to(logits.device))[:, None]
+        divided = logits if self.has_offsets else logits / self.scale(hidden.to(logits.device))[:, None]
+        return self._after_head.of(divided)
 
     def ranks(self, hidden: Float[Tensor, "n d"], tokens: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Returns each target's logit-lens rank in its own vector; 0 is the most likely token."""
@@ -145,6 +178,7 @@ class LogitLens:
         demotions: Demotions,
         rank: int,
         logits: Float[Tensor, "n vocabulary"] | None = None,
+        branches: Branches | None = None,
     ) -> Float[Tensor, " n"]:
         """Returns for each row the smallest step along its demotion direction that gives its token the rank for sure.
 
@@ -153,6 +187,8 @@ class LogitLens:
             demotions: One row for each vector.
             rank: The asked rank.
             logits: What `logits(hidden)` gave, if known already.
+            branches: The vectors in two parts, where a norm stands behind FF2. The step is one of its output then, and
+                the smallest up to how densely it is looked for.
 
         Returns:
             Steps in float64; infinity where no step reaches the rank.
@@ -161,18 +197,24 @@ class LogitLens:
             parts = []
             for rows in torch.split(torch.arange(len(hidden)), _ROWS):
                 part = None if logits is None else logits[rows.to(logits.device)]
-                chosen = demotions.at(rows.tolist())
-                parts.append(self.steps_to_rank(hidden[rows.to(hidden.device)], chosen, rank, part))
+                chosen, behind = demotions.at(rows.tolist()), None if branches is None else branches.at(rows)
+                parts.append(self.steps_to_rank(hidden[rows.to(hidden.device)], chosen, rank, part, behind))
             return torch.cat(parts)
         logits = self.logits(hidden) if logits is None else logits
-        if self._offsets is None:
+        if branches is not None:
+            steps = self._steps_behind_norm(branches, demotions, rank)
+        elif self._offsets is None:
             steps = smallest_steps(logits, demotions.responses, demotions.tokens, rank)
         else:
             steps = self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
         return steps * (1 + _OVERSHOOT)
 
     def steps_to_log_probability(
-        self, hidden: Float[Tensor, "n d"], demotions: Demotions, asked: Float[Tensor, " n"]
+        self,
+        hidden: Float[Tensor, "n d"],
+        demotions: Demotions,
+        asked: Float[Tensor, " n"],
+        branches: Branches | None = None,
     ) -> Float[Tensor, " n"]:
         """Returns for each row a step along its demotion direction that makes its token no likelier than asked.
 
@@ -182,6 +224,7 @@ class LogitLens:
             hidden: The vectors.
             demotions: One row for each vector.
             asked: Log-probabilities, nats.
+            branches: As in `steps_to_rank`.
 
         Returns:
             Steps in float64; infinity where no step gets there.
@@ -194,15 +237,19 @@ class LogitLens:
             numerators = self._numerators(vectors)
             logits = numerators / self.scale(vectors)[:, None]
             logits = logits if self._offsets is None else logits + self._offsets
-            now = _unlikeliness(logits, chosen.tokens)
+            now = _unlikeliness(self._after_head.of(logits), chosen.tokens)
             short = (now < wanted).nonzero().flatten()
             if len(short):
                 chosen = chosen.at(short.tolist())
                 # Thousandths of a nat matter to nobody, so single precision will do.
-                logits_at, typical = self._along(vectors[short], numerators[short], chosen)
+                if branches is None:
+                    logits_at, typical = self._along(vectors[short], numerators[short], chosen)
+                else:
+                    behind = branches.at(rows[short.cpu()])
+                    logits_at, typical = self._behind_norm(behind, chosen, torch.float32), behind.typical
 
                 def unlikeliness_at(steps: Tensor, logits_at: Any = logits_at, chosen: Demotions = chosen) -> Tensor:
-                    return _unlikeliness(logits_at(steps.float()), chosen.tokens)
+                    return _unlikeliness(self._after_head.of(logits_at(steps.float())), chosen.tokens)
 
                 steps[rows[short.cpu()]] = smallest_steps_by_secants(unlikeliness_at, typical / 64, wanted[short]).cpu()
         return steps
@@ -211,6 +258,38 @@ class LogitLens:
         """A norm that shifts as well as divides: the rank depends on how long the vector is."""
         logits_at, typical = self._along(hidden, self._numerators(hidden).double(), demotions)
         return smallest_steps_by_bisection(lambda steps: ranks(logits_at(steps), demotions.tokens), typical, rank)
+
+    def _steps_behind_norm(self, branches: Branches, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
+        """A norm behind FF2: no step moves the layer's output further than the norm lets through."""
+        logits_at = self._behind_norm(branches, demotions, torch.float64)
+        return smallest_steps_by_bisection(
+            lambda steps: ranks(logits_at(steps), demotions.tokens),
+            branches.typical.to(demotions.tokens.device) * _FIRST_LOOK,
+            rank,
+            doublings=_LOOKS,
+        )
+
+    def _behind_norm(
+        self, branches: Branches, demotions: Demotions, dtype: torch.dtype
+    ) -> Callable[[Float[Tensor, " n"]], Float[Tensor, "n vocabulary"]]:
+        """The full logits where FF2's output takes steps: `fixed + (moving - step * direction) / scale(step)`."""
+        fixed, moving = (self._numerators(part).to(dtype) for part in (branches.fixed, branches.moving))
+        responses = demotions.responses.to(dtype)
+        parts = [self._centred(part.double()) for part in (branches.fixed, branches.moving, demotions.directions)]
+        products = {(i, j): (parts[i] * parts[j]).mean(dim=-1) for i in range(3) for j in range(i, 3)}
+
+        def logits_at(steps: Tensor) -> Tensor:
+            steps = steps.double()
+            share = 1 / branches.scale_at(steps)
+            moved = products[1, 1] - 2 * steps * products[1, 2] + steps**2 * products[2, 2]
+            crossed = products[0, 1] - steps * products[0, 2]
+            variance = products[0, 0] + 2 * share * crossed + share**2 * moved
+            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt()
+            numerators = fixed + share[:, None].to(dtype) * (moving - steps[:, None].to(dtype) * responses)
+            logits = numerators / scale[:, None].to(dtype)
+            return logits if self._offsets is None else logits + self._offsets.to(dtype)
+
+        return logits_at
 
     def _along(
         self, hidden: Float[Tensor, "n d"], numerators: Float[Tensor, "n vocabulary"], demotions: Demotions

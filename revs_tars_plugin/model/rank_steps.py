@@ -114,6 +114,7 @@ def smallest_steps_by_bisection(
     ranks_at: Callable[[Float[Tensor, " n"]], Tensor],
     scales: Float[Tensor, " n"],
     rank: int,
+    doublings: int = _DOUBLINGS,
 ) -> Float[Tensor, " n"]:
     """Solves the same problem where the rank is only known by asking for it, one O(V) evaluation a round.
 
@@ -121,6 +122,7 @@ def smallest_steps_by_bisection(
         ranks_at: Gives every row's rank after a step of its own, float64.
         scales: A typical size of a step for each row: where the search for an upper end starts.
         rank: The asked rank.
+        doublings: How often the upper end is doubled at most.
 
     Returns:
         The upper ends of the brackets in float64: the rank is reached there; infinity where it never is.
@@ -128,7 +130,7 @@ def smallest_steps_by_bisection(
     low = torch.zeros_like(scales, dtype=torch.float64)
     high = scales.double().clone()
     already = ranks_at(low) >= rank
-    for _ in range(_DOUBLINGS):
+    for _ in range(doublings):
         reached = ranks_at(high) >= rank
         if bool((reached | already).all()):
             break

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..edits.trial import TrialEdits
+from ..model.after_ff2 import Branches, within_reach
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import maximal
 from ..model.logit_lens import LogitLens
@@ -146,13 +147,16 @@ class _Sweep:
 
     def visit(self, layer: int, state: LayerState) -> Tensor | None:
         """Writes one layer's edit and returns what it adds to the layer's output."""
-        steps = self._steps(self._decoder.lens, state.at(self._picks, state.residual))
+        after = self._decoder.after_ff2[layer]
+        residual, output = (state.at(self._picks, values) for values in (state.residual, state.ff2_output))
+        directions = self._demotions.directions[self._demotion_of_context.to(self._demotions.directions.device)]
+        steps = self._steps(self._decoder.lens, residual, after.branches(residual, output, directions))
         if not bool(steps.any()):
             return None
         self.moved.add_((steps > 0).long())
         ff2 = self._decoder.ff2[layer]
         keys = state.at(self._picks, state.ff2_input).float()
-        directions = self._demotions.directions.to(keys.device)
+        directions = after.before(self._demotions.directions.to(keys.device))
         factor = self._geometry.factors[layer].to(keys.device)
         if self._hparams.schedule == "support_vectors":
             readers, values = solve_by_support_vectors(
@@ -171,27 +175,32 @@ class _Sweep:
                 keys, steps.to(keys.device), of_contexts, factor, self._geometry.damping[layer]
             )
         self._trial.add_low_rank(ff2, readers, values)
-        return (state.ff2_input.float() @ readers) @ values
+        return after.change(state.ff2_output, (state.ff2_input.float() @ readers) @ values)
 
     def _spared_of(self, layer: int) -> list[Tensor]:
         """For each direction what the layer is given where its token must go on being said."""
         spared = self._geometry.spared
         return [] if spared is None else [spared.before(layer, int(token)) for token in self._demotions.tokens]
 
-    def _steps(self, lens: LogitLens, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def _steps(self, lens: LogitLens, residual: Float[Tensor, "n d"], branches: Branches | None) -> Float[Tensor, " n"]:
         by_level = self._levels.isfinite().nonzero().flatten()
-        steps = self._steps_to_ranks(lens, residual) if len(by_level) < len(residual) else torch.zeros(len(residual))
+        if len(by_level) < len(residual):
+            steps = self._steps_to_ranks(lens, residual, branches)
+        else:
+            steps = torch.zeros(len(residual))
         steps = steps.double()
         for rows in torch.split(by_level, _ROWS) if len(by_level) else ():
             steps[rows] = lens.steps_to_log_probability(
                 residual[rows.to(residual.device)],
                 self._demotions.at(self._demotion_of_context[rows].tolist()),
                 self._levels[rows],
+                None if branches is None else branches.at(rows),
             )
-        steps[steps.isinf()] = 0.0  # out of reach in this layer; a later one may do it
-        return steps
+        return within_reach(steps, branches)
 
-    def _steps_to_ranks(self, lens: LogitLens, residual: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    def _steps_to_ranks(
+        self, lens: LogitLens, residual: Float[Tensor, "n d"], branches: Branches | None
+    ) -> Float[Tensor, " n"]:
         steps = torch.zeros(len(residual), dtype=torch.float64)
         tokens = self._demotions.tokens.cpu()[self._demotion_of_context]
         for rows in torch.split(torch.arange(len(residual)), _ROWS):
@@ -206,6 +215,7 @@ class _Sweep:
                     self._demotions.at(self._demotion_of_context[rows[chosen]].tolist()),
                     rank,
                     logits[chosen.to(logits.device)],
+                    None if branches is None else branches.at(rows[chosen]),
                 ).cpu()
         return steps
 

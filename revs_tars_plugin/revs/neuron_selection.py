@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder
 from ..model.forward import selected_logits
 from ..model.logit_lens import Demotions, LogitLens
@@ -27,6 +28,7 @@ def select_neurons(
     demotion: Demotions,
     hparams: REVSHyperParams,
     *,
+    after: AfterFF2,
     gradient: Float[Tensor, " f"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, " k"]:
@@ -38,6 +40,7 @@ def select_neurons(
         lens: The logit lens.
         demotion: The target, one row.
         hparams: `act_filter`, `neuron_score` and `n_neurons` decide.
+        after: What the layer does with FF2's output.
         gradient: For `neuron_score: gradient`, that of the target's log-probability by the activation.
         generator: For `neuron_score: random`.
     """
@@ -56,16 +59,25 @@ def select_neurons(
     else:
         # "rank" takes every neuron, "hybrid" those that pass the activation filter.
         candidates = torch.arange(ff2.width, device=activation.device) if score == "rank" else candidates
-        ranked = [_ranks(ff2, part, activation, lens, demotion) for part in torch.split(candidates, _SLICE)]
+        ranked = [
+            _ranks(ff2, part, activation, lens, demotion=demotion, after=after)
+            for part in torch.split(candidates, _SLICE)
+        ]
         order = torch.cat(ranked).argsort(stable=True).to(candidates.device)
     return candidates[order[: hparams.n_neurons]]
 
 
 def _ranks(
-    ff2: FeedForwardMatrix, neurons: Int[Tensor, " k"], activation: Tensor, lens: LogitLens, demotion: Demotions
+    ff2: FeedForwardMatrix,
+    neurons: Int[Tensor, " k"],
+    activation: Tensor,
+    lens: LogitLens,
+    *,
+    demotion: Demotions,
+    after: AfterFF2,
 ) -> Int[Tensor, " k"]:
     """The target's rank in what each neuron contributes; with a negative activation the reverse of its vector."""
-    contributions = ff2.neurons(neurons).float() * activation[neurons].sign()[:, None]
+    contributions = after.unscaled(ff2.neurons(neurons)) * activation[neurons].sign()[:, None]
     return lens.ranks(contributions, demotion.tokens.expand(len(neurons)))
 
 

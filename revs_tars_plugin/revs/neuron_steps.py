@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..model.after_ff2 import AfterFF2, within_reach
 from ..model.logit_lens import Demotions, LogitLens
 from .revs_hparams import RankMargins
 
@@ -24,7 +25,7 @@ class ActiveNeurons:
 
     Attributes:
         indices: Which neurons, in the order in which they are edited, shape (k,).
-        vectors: Their vectors, as the weight has them, shape (k, d).
+        vectors: Their vectors, as the residual space sees them, shape (k, d).
         activations: Their activations, shape (k,).
     """
 
@@ -86,22 +87,27 @@ def needed_step(
     demotion: Demotions,
     residual: Float[Tensor, " d"],
     ff2_output: Float[Tensor, " d"],
+    *,
     margins: RankMargins,
+    after: AfterFF2,
 ) -> float:
     """Returns how far a layer's output has to move along the demotion direction; 0 where the residual has its rank.
 
     The residual and the block's output move together, so each asked rank is one exact step and the larger one decides;
     the tops of the margins bound the step that the block's own rank may ask for.
     """
-    whole, block = residual[None], ff2_output[None]
-    needed = float(lens.steps_to_rank(whole, demotion, margins.residual_bottom_rank))
-    if needed == 0.0:
-        return 0.0
-    block_needed = float(lens.steps_to_rank(block, demotion, margins.mlp_bottom_rank))
+    whole, block = residual[None], after.written(ff2_output[None])
+    of_whole = after.branches(whole, ff2_output[None], demotion.directions)
+    step = lens.steps_to_rank(whole, demotion, margins.residual_bottom_rank, branches=of_whole)
+    needed = float(within_reach(step, of_whole))
+    if needed == 0.0 or bool(step.isinf()):
+        return needed
+    of_block = after.branches(block, ff2_output[None], demotion.directions)
+    block_needed = float(lens.steps_to_rank(block, demotion, margins.mlp_bottom_rank, branches=of_block))
     if block_needed <= needed:
         return needed
-    ceiling = float(lens.steps_to_rank(whole, demotion, margins.residual_top_rank))
-    block_ceiling = float(lens.steps_to_rank(block, demotion, margins.mlp_top_rank))
+    ceiling = float(lens.steps_to_rank(whole, demotion, margins.residual_top_rank, branches=of_whole))
+    block_ceiling = float(lens.steps_to_rank(block, demotion, margins.mlp_top_rank, branches=of_block))
     return max(needed, min(block_needed, ceiling, block_ceiling))
 
 

@@ -63,7 +63,10 @@ class NeuronLocalization:
 
         def visit(layer: int, state: LayerState) -> Tensor | None:
             advance()
-            needed = needed_step(lens, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins)
+            after = self.decoder.after_ff2[layer]
+            needed = needed_step(
+                lens, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins=margins, after=after
+            )
             if needed == 0.0:
                 return None
             ff2, activation = self.decoder.ff2[layer], state.ff2_input[0, -1]
@@ -73,13 +76,14 @@ class NeuronLocalization:
                 lens,
                 demotion,
                 self.hparams,
+                after=after,
                 gradient=gradients.get(layer),
                 generator=self.generator,
             )
             chosen = steps_of_neurons(
                 lens,
                 demotion,
-                ActiveNeurons(indices, ff2.neurons(indices), activation[indices]),
+                ActiveNeurons(indices, after.unscaled(ff2.neurons(indices)), activation[indices]),
                 margins,
                 needed=needed,
                 solver=_SOLVERS[self.hparams.solver],
@@ -87,11 +91,13 @@ class NeuronLocalization:
             if chosen is None:
                 return None
             old = ff2.neurons(chosen.indices)
-            new = (old.float() - chosen.steps[:, None] * demotion.directions.to(old.device)).to(old.dtype)
+            direction = after.before(demotion.directions.to(old.device))
+            new = (old.float() - chosen.steps[:, None] * direction).to(old.dtype)
             self.trial.write_neurons(ff2, chosen.indices, new)
             edited.append(len(chosen.indices))
             # What the cast neurons add to the layer's output, at every position.
-            return state.ff2_input[..., chosen.indices].float() @ (new.float() - old.float())
+            change = state.ff2_input[..., chosen.indices].float() @ (new.float() - old.float())
+            return after.change(state.ff2_output, change)
 
         self.decoder.forward_through_layers([context], visit)
         return EditedParts(layers=len(edited), neurons=sum(edited))

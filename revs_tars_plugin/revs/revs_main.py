@@ -16,7 +16,6 @@ from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.kept_layers import lower_layers_kept
-from ..model.residual_check import check_residual
 from ..requests.reading import read_requests
 from .chance import ChanceLevels
 from .chance_demoter import ChanceDemoter
@@ -62,7 +61,7 @@ def execute_revs(
     if hparams.n_neurons > decoder.ff_width:
         raise InputError(f"n_neurons is {hparams.n_neurons}, but FF2 has only {decoder.ff_width} neurons.")
     secrets = read_requests(requests, tok, context_length=decoder.context_length, **hparams.request_options)
-    check_residual(decoder)
+    decoder.after_ff2  # noqa: B018 - what cannot be edited exactly is refused before anything is read
     generator = torch.Generator().manual_seed(hparams.seed)
     siblings = make_siblings(secrets, hparams.siblings if hparams.reads_siblings else 0, hparams.seed)
     call = SecretsOfCall(tok, secrets, siblings, hparams)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.after_ff2 import AfterFF2
 from ..model.matrices import FeedForwardMatrix
 
 
@@ -28,6 +29,7 @@ class Neurons:
         weights: The matrix itself.
         activations: What each neuron passes on at the end of the concept's prompts, the mean over prompts, shape (f,).
         activity: Root mean square of the same over ordinary text, shape (f,); None where it is not asked for.
+        after: What the layer does with what they write; nothing for a matrix that reads.
     """
 
     layer: int
@@ -35,11 +37,12 @@ class Neurons:
     weights: FeedForwardMatrix
     activations: Float[Tensor, " f"]
     activity: Float[Tensor, " f"] | None = None
+    after: AfterFF2 = field(default_factory=AfterFF2)
 
     @property
     def vectors(self) -> Float[Tensor, "f d"]:
-        """One row a neuron, float32; not kept, since it is a copy where the weights are narrower."""
-        return self.weights.weight.detach().movedim(self.weights.neuron_dim, 0).float()
+        """One row a neuron as the residual space sees it, float32; not kept, since it may be a copy."""
+        return self.after.unscaled(self.weights.rows)
 
     @cached_property
     def norms(self) -> Float[Tensor, " f"]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..edits.edit_set import EditSet
 from ..edits.trial import TrialEdits
+from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder
 from ..model.forward import next_token_logits
 from .affinity import Candidate, Neurons, best_candidates
@@ -91,35 +92,43 @@ class ConceptRemover:
         def probability() -> float:
             latest.clear()
             for group in groups:
-                latest[group] = self._after(group)
+                latest[group] = self._now(group)
                 if max(latest[group]) >= hparams.goal_probability:
                     # The prompts that still give the name away are the first to be read next time.
                     groups.sort(key=lambda other: other is not group)
                     break
             return max(map(max, latest.values()))
 
-        reverser = Reverser(self.matrices, targeting, hparams.reversal_scale, self.trial)
+        directions = {place: self._after(*place).before(targeting) for place in self.matrices}
+        reverser = Reverser(self.matrices, directions, hparams.reversal_scale, self.trial)
         done, last = reverser.reverse_until(candidates, probability, hparams.goal_probability)
         if not last < hparams.goal_probability and hparams.on_failure == "rollback":
             reverser.take_back(done)
             return Reversals(), before
         if hparams.name_edits:
-            self._reverse_behind_the_name(reverser, done, taken)
+            self._reverse_behind_the_name(reverser, targeting, done, taken)
             latest.clear()
-        return done, latest.get(concept.prompts) or self._after(concept.prompts)
+        return done, latest.get(concept.prompts) or self._now(concept.prompts)
 
-    def _reverse_behind_the_name(self, reverser: Reverser, done: Reversals, taken: Taken) -> None:
+    def _reverse_behind_the_name(self, reverser: Reverser, targeting: Tensor, done: Reversals, taken: Taken) -> None:
         """Reverses what fires for the name itself, which is what facts about it are read from."""
         states = concept_states(self.decoder, self.concept.named, self.hparams.concept_layer, -1)
         _take(done, taken)
         count = self.hparams.name_edits
-        reverser.reverse(self._candidates(states.activations, reverser.targeting, count, taken), done)
+        reverser.reverse(self._candidates(states.activations, targeting, count, taken), done)
 
     def _candidates(
         self, activations: Mapping[int, Tensor], targeting: Tensor, count: int, taken: Taken
     ) -> list[Candidate]:
         groups = [
-            Neurons(layer, matrix, weights, activations[layer].mean(dim=0), self.activity.get(layer))
+            Neurons(
+                layer,
+                matrix,
+                weights,
+                activations[layer].mean(dim=0),
+                self.activity.get(layer),
+                self._after(layer, matrix),
+            )
             for (layer, matrix), weights in self.matrices.items()
         ]
         hparams = self.hparams
@@ -149,7 +158,11 @@ class ConceptRemover:
         )
         return targeting if self.common is None else without_common(targeting, self.common)
 
-    def _after(self, prompts: Prompts) -> tuple[float, ...]:
+    def _after(self, layer: int, matrix: str) -> AfterFF2:
+        """What stands between a matrix and the residual space that its vectors are compared in."""
+        return self.decoder.after_ff2[layer] if matrix == "down" else AfterFF2()
+
+    def _now(self, prompts: Prompts) -> tuple[float, ...]:
         return self._probabilities(next_token_logits(self.decoder.model, prompts))
 
     def _probabilities(self, logits: Tensor) -> tuple[float, ...]:

@@ -67,23 +67,24 @@ class Reverser:
 
     Attributes:
         matrices: Where they stand, by layer and matrix.
-        targeting: The targeting vector, shape (d,).
+        targeting: For each matrix the targeting vector as its own vectors have to stand for it, shape (d,).
         scale: Length of a reversed vector as a share of the one it replaces.
         trial: Where the edits are written.
     """
 
     matrices: Matrices
-    targeting: Float[Tensor, " d"]
+    targeting: Mapping[tuple[int, str], Float[Tensor, " d"]]
     scale: float
     trial: TrialEdits
 
     def reverse(self, candidates: Sequence[Candidate], done: Reversals) -> None:
         """Reverses every candidate and adds it to what is done."""
         for candidate in candidates:
-            matrix = self.matrices[candidate.layer, candidate.matrix]
+            place = (candidate.layer, candidate.matrix)
+            matrix = self.matrices[place]
             index = torch.tensor([candidate.neuron], device=matrix.weight.device)
             old = matrix.neurons(index)
-            new = reversed_vector(old[0], self.targeting, candidate.sign, self.scale)[None]
+            new = reversed_vector(old[0], self.targeting[place], candidate.sign, self.scale)[None]
             self.trial.write_neurons(matrix, index, new)
             done.chosen.append(candidate)
             done.before.append(old[0])

@@ -15,7 +15,6 @@ from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.matrices import FeedForwardMatrix
-from ..model.residual_check import check_residual
 from ..moments.ordinary_text import TextSource
 from ..moments.second_moments import ordinary_moments
 from .common_state import mean_state
@@ -60,7 +59,7 @@ def execute_tars(
     decoder = Decoder.of(model, hparams)
     concepts = read_concepts(requests, tok, hparams, decoder.context_length)
     matrices = _matrices(decoder, hparams)
-    check_residual(decoder)
+    decoder.after_ff2  # noqa: B018 - what cannot be edited exactly is refused before anything is read
     activity = _activity(decoder, tok, hparams) if hparams.reads_moments else {}
     common = None
     if hparams.refine == "noise" and hparams.remove_common:

@@ -10,6 +10,8 @@ from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
 from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.requests.reading import read_requests
 
+# Logits that are divided are never so sure of a token; random vectors in a random model are not reversed without end.
+OWN = {"phi3": {"matrices": ["down"]}, "granite": {"targeting_probability": 0.02}, "gemma2": {"n_edits": 10}}
 IDS = torch.tensor([[1, 2, 3, 9, 4]])
 
 
@@ -75,19 +77,16 @@ def test_tars_lowers_the_concept(name, refine, tok, tmp_path):
     model = family.make()
     before = snapshot(model)
     request = request_for(model, tok)
-    changes = {"matrices": ["down"]} if name == "phi3" else {}
-    hparams = settings_of(
-        family,
-        "TARS",
-        tmp_path,
-        refine=refine,
-        targeting_probability=0.35,
-        rounds=100,
-        noise_scale=0.8,
-        min_probability=0.001,
-        goal_probability=0.0005,
-        **changes,
-    )
+    settings = {
+        "refine": refine,
+        "targeting_probability": 0.35,
+        "rounds": 100,
+        "noise_scale": 0.8,
+        "min_probability": 0.001,
+        "goal_probability": 0.0005,
+        **OWN.get(name, {}),
+    }
+    hparams = settings_of(family, "TARS", tmp_path, **settings)
     edits = execute_tars(model, tok, [request], hparams)
     assert_same_bits(model, before)
     (outcome,) = edits.outcomes
@@ -125,4 +124,4 @@ def test_the_lens_at_the_last_layer_is_the_model(name, tok):
     decoder.forward_through_layers([[1, 2, 3]], lambda _layer, state: states.append(state.residual[0, -1]))
     expected = logits_after(model, [1, 2, 3])
     found = decoder.lens.full_logits(states[-1][None].float())[0]
-    torch.testing.assert_close(found.argsort()[-20:], expected.argsort()[-20:])
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import last_layer, tiny_settings
 
+from revs_tars_plugin.model.after_ff2 import AfterFF2
 from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.revs.neuron_selection import activation_gradients, select_neurons
@@ -16,7 +17,9 @@ def test_neuron_scores_order_as_they_say(model, tok, requests_):
     def select(**changes):
         gradient = torch.linspace(-1, 1, 64)
         settings = tiny_settings(n_neurons=20, **changes)
-        return select_neurons(ff2, activation, lens, demotion, settings, gradient=gradient, generator=torch.Generator())
+        return select_neurons(
+            ff2, activation, lens, demotion, settings, after=AfterFF2(), gradient=gradient, generator=torch.Generator()
+        )
 
     strongest = activation.abs().argsort(descending=True)
     assert select(neuron_score="activation", act_filter="none").tolist() == strongest[:20].tolist()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import last_layer, tiny_settings
 
+from revs_tars_plugin.model.after_ff2 import AfterFF2
 from revs_tars_plugin.revs.neuron_selection import select_neurons
 from revs_tars_plugin.revs.neuron_steps import (
     ActiveNeurons,
@@ -21,8 +22,8 @@ def test_one_layer_moves_exactly_as_far_as_its_rank_needs(model, tok, requests_)
     decoder, demotion, state = last_layer(model, tok, requests_, hparams)
     margins = hparams.ranks(decoder.lens.size)
     residual, activation = state.residual[0, -1], state.ff2_input[0, -1]
-    needed = needed_step(decoder.lens, demotion, residual, state.ff2_output[0, -1], margins)
-    neurons = select_neurons(decoder.ff2[2], activation, decoder.lens, demotion, hparams)
+    needed = needed_step(decoder.lens, demotion, residual, state.ff2_output[0, -1], margins=margins, after=AfterFF2())
+    neurons = select_neurons(decoder.ff2[2], activation, decoder.lens, demotion, hparams, after=AfterFF2())
     vectors = decoder.ff2[2].neurons(neurons)
     chosen = steps_of_neurons(
         decoder.lens,

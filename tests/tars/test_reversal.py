@@ -33,7 +33,7 @@ def test_reversal_stops_at_the_goal_and_can_be_taken_back(kind):
     probabilities = iter([0.5, 0.3, 0.05])
     targeting = torch.tensor([1.0, 2.0, 0.0, 0.0])
     with TrialEdits() as trial:
-        reverser = Reverser(matrices, targeting, 1.0, trial)
+        reverser = Reverser(matrices, dict.fromkeys(matrices, targeting), 1.0, trial)
         done, last = reverser.reverse_until(candidates, lambda: next(probabilities), goal=0.1)
         assert last == 0.05
         assert [candidate.neuron for candidate in done.chosen] == [7, 2, 5]
