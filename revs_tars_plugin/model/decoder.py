@@ -16,8 +16,9 @@ from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
 from .adapters import base_model
 from .after_ff2 import AfterFF2, probe_after_ff2
+from .after_head import AfterHead
 from .forward import evaluating, layer_output, padded, without_head
-from .logit_lens import AfterHead, LogitLens
+from .logit_lens import LogitLens
 from .matrices import FeedForwardMatrix, matrix_of
 from .module_names import ModuleNames
 from .tensors import check_editable

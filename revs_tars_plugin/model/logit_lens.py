@@ -7,10 +7,9 @@ it back with the pseudo-inverse moves the vector along one fixed direction, beca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .after_ff2 import Branches
+from .after_head import AfterHead
 from .final_norm import NormGeometry, probe_norm
+from .moving_logits import MovingLogits
 from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection, smallest_steps_by_secants
 from .tensors import all_finite, row_slices
 
@@ -51,31 +52,6 @@ class Demotions:
             return self
         index = torch.tensor(list(rows), device=self.tokens.device)
         return Demotions(self.tokens[index], self.directions[index], self.responses[index])
-
-
-@dataclass(frozen=True)
-class AfterHead:
-    """What a model does with its head's logits. No rank changes by it, but probabilities do.
-
-    Attributes:
-        factor: What they are multiplied by: Granite's and Cohere's scaling.
-        cap: What none of them gets beyond, by a hyperbolic tangent: Gemma 2's; None where there is none.
-    """
-
-    factor: float = 1.0
-    cap: float | None = None
-
-    @classmethod
-    def of_config(cls, config: Any) -> AfterHead:
-        """Reads both where transformers' configs have them."""
-        factor = getattr(config, "logit_scale", None) or 1.0
-        factor /= getattr(config, "logits_scaling", None) or 1.0
-        return cls(float(factor), getattr(config, "final_logit_softcapping", None))
-
-    def of(self, logits: Float[Tensor, "n vocabulary"]) -> Float[Tensor, "n vocabulary"]:
-        """Returns what the model makes of the head's logits."""
-        scaled = logits if self.factor == 1 else logits * self.factor
-        return scaled if self.cap is None else self.cap * torch.tanh(scaled / self.cap)
 
 
 class LogitLens:
@@ -200,13 +176,25 @@ class LogitLens:
                 chosen, behind = demotions.at(rows.tolist()), None if branches is None else branches.at(rows)
                 parts.append(self.steps_to_rank(hidden[rows.to(hidden.device)], chosen, rank, part, behind))
             return torch.cat(parts)
-        logits = self.logits(hidden) if logits is None else logits
-        if branches is not None:
-            steps = self._steps_behind_norm(branches, demotions, rank)
-        elif self._offsets is None:
+        if branches is None and self._offsets is None:
+            logits = self.logits(hidden) if logits is None else logits
             steps = smallest_steps(logits, demotions.responses, demotions.tokens, rank)
+        elif branches is None:
+            # A norm that shifts as well as divides: the rank depends on how long the vector is.
+            hidden = hidden.to(demotions.directions.device)
+            moving = self._moving(hidden, demotions, self._numerators(hidden).double())
+            steps = smallest_steps_by_bisection(
+                lambda steps: ranks(moving.at(steps), demotions.tokens), moving.typical, rank
+            )
         else:
-            steps = self._steps_with_offsets(hidden.to(logits.device), demotions, rank)
+            # No step moves the layer's output further than the norm behind FF2 lets through.
+            moving = self._behind_norm(branches, demotions, torch.float64)
+            steps = smallest_steps_by_bisection(
+                lambda steps: ranks(moving.at(steps), demotions.tokens),
+                moving.typical * _FIRST_LOOK,
+                rank,
+                doublings=_LOOKS,
+            )
         return steps * (1 + _OVERSHOOT)
 
     def steps_to_log_probability(
@@ -243,75 +231,60 @@ class LogitLens:
                 chosen = chosen.at(short.tolist())
                 # Thousandths of a nat matter to nobody, so single precision will do.
                 if branches is None:
-                    logits_at, typical = self._along(vectors[short], numerators[short], chosen)
+                    moving = self._moving(vectors[short], chosen, numerators[short])
                 else:
-                    behind = branches.at(rows[short.cpu()])
-                    logits_at, typical = self._behind_norm(behind, chosen, torch.float32), behind.typical
+                    moving = self._behind_norm(branches.at(rows[short.cpu()]), chosen, torch.float32)
+                tokens = chosen.tokens
+                if self._after_head.cap is None:
+                    moving, tokens = moving.reduced(logits[short], tokens, self._after_head.factor)
 
-                def unlikeliness_at(steps: Tensor, logits_at: Any = logits_at, chosen: Demotions = chosen) -> Tensor:
-                    return _unlikeliness(self._after_head.of(logits_at(steps.float())), chosen.tokens)
+                def unlikeliness_at(steps: Tensor, moving: MovingLogits = moving, tokens: Tensor = tokens) -> Tensor:
+                    return _unlikeliness(self._after_head.of(moving.at(steps)), tokens)
 
-                steps[rows[short.cpu()]] = smallest_steps_by_secants(unlikeliness_at, typical / 64, wanted[short]).cpu()
+                found = smallest_steps_by_secants(unlikeliness_at, moving.typical / 64, wanted[short])
+                steps[rows[short.cpu()]] = found.cpu()
         return steps
 
-    def _steps_with_offsets(self, hidden: Tensor, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
-        """A norm that shifts as well as divides: the rank depends on how long the vector is."""
-        logits_at, typical = self._along(hidden, self._numerators(hidden).double(), demotions)
-        return smallest_steps_by_bisection(lambda steps: ranks(logits_at(steps), demotions.tokens), typical, rank)
-
-    def _steps_behind_norm(self, branches: Branches, demotions: Demotions, rank: int) -> Float[Tensor, " n"]:
-        """A norm behind FF2: no step moves the layer's output further than the norm lets through."""
-        logits_at = self._behind_norm(branches, demotions, torch.float64)
-        return smallest_steps_by_bisection(
-            lambda steps: ranks(logits_at(steps), demotions.tokens),
-            branches.typical.to(demotions.tokens.device) * _FIRST_LOOK,
-            rank,
-            doublings=_LOOKS,
+    def _moving(self, hidden: Tensor, demotions: Demotions, numerators: Tensor) -> MovingLogits:
+        """The full logits along the directions, as precise as the vectors' numerators."""
+        vectors, directions = self._centred(hidden.double()), self._centred(demotions.directions.double())
+        own, mixed, other = (
+            (a * b).mean(dim=-1) for a, b in ((vectors, vectors), (vectors, directions), (directions, directions))
         )
 
-    def _behind_norm(
-        self, branches: Branches, demotions: Demotions, dtype: torch.dtype
-    ) -> Callable[[Float[Tensor, " n"]], Float[Tensor, "n vocabulary"]]:
-        """The full logits where FF2's output takes steps: `fixed + (moving - step * direction) / scale(step)`."""
-        fixed, moving = (self._numerators(part).to(dtype) for part in (branches.fixed, branches.moving))
-        responses = demotions.responses.to(dtype)
+        def scale_at(steps: Tensor) -> Tensor:
+            return self._root(own - 2 * steps * mixed + steps**2 * other)
+
+        typical = (own / other.clamp_min(1e-30)).sqrt().clamp_min(1e-6)
+        responses = demotions.responses.to(numerators.dtype)
+        return MovingLogits(numerators, responses, scale_at, typical, offsets=self._offsets)
+
+    def _behind_norm(self, branches: Branches, demotions: Demotions, dtype: torch.dtype) -> MovingLogits:
+        """The full logits where it is FF2's output, behind a norm, that takes the steps."""
         parts = [self._centred(part.double()) for part in (branches.fixed, branches.moving, demotions.directions)]
         products = {(i, j): (parts[i] * parts[j]).mean(dim=-1) for i in range(3) for j in range(i, 3)}
 
-        def logits_at(steps: Tensor) -> Tensor:
-            steps = steps.double()
-            share = 1 / branches.scale_at(steps)
+        def share_at(steps: Tensor) -> Tensor:
+            return 1 / branches.scale_at(steps)
+
+        def scale_at(steps: Tensor) -> Tensor:
+            share = share_at(steps)
             moved = products[1, 1] - 2 * steps * products[1, 2] + steps**2 * products[2, 2]
             crossed = products[0, 1] - steps * products[0, 2]
-            variance = products[0, 0] + 2 * share * crossed + share**2 * moved
-            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt()
-            numerators = fixed + share[:, None].to(dtype) * (moving - steps[:, None].to(dtype) * responses)
-            logits = numerators / scale[:, None].to(dtype)
-            return logits if self._offsets is None else logits + self._offsets.to(dtype)
+            return self._root(products[0, 0] + 2 * share * crossed + share**2 * moved)
 
-        return logits_at
+        return MovingLogits(
+            self._numerators(branches.moving).to(dtype),
+            demotions.responses.to(dtype),
+            scale_at,
+            branches.typical.to(demotions.tokens.device),
+            fixed=self._numerators(branches.fixed).to(dtype),
+            share_at=share_at,
+            offsets=self._offsets,
+        )
 
-    def _along(
-        self, hidden: Float[Tensor, "n d"], numerators: Float[Tensor, "n vocabulary"], demotions: Demotions
-    ) -> tuple[Callable[[Float[Tensor, " n"]], Float[Tensor, "n vocabulary"]], Float[Tensor, " n"]]:
-        """The full logits after steps along the directions, (line in s) / scale(s) + constant; and a typical step.
-
-        They are as precise as the numerators, which are those of the hidden vectors.
-        """
-        dtype = numerators.dtype
-        responses = demotions.responses.to(dtype)
-        vectors, directions = self._centred(hidden.double()), self._centred(demotions.directions.double())
-        squares = [
-            (a * b).mean(dim=-1) for a, b in ((vectors, vectors), (vectors, directions), (directions, directions))
-        ]
-
-        def logits_at(steps: Tensor) -> Tensor:
-            variance = squares[0] - 2 * steps * squares[1] + steps**2 * squares[2]
-            scale = (variance.clamp_min(0.0) + self.norm.epsilon).sqrt().to(dtype)
-            logits = (numerators - steps[:, None].to(dtype) * responses) / scale[:, None]
-            return logits if self._offsets is None else logits + self._offsets.to(dtype)
-
-        return logits_at, (squares[0] / squares[2].clamp_min(1e-30)).sqrt().clamp_min(1e-6)
+    def _root(self, mean_square: Tensor) -> Tensor:
+        return (mean_square.clamp_min(0.0) + self.norm.epsilon).sqrt()
 
     @property
     def has_offsets(self) -> bool:

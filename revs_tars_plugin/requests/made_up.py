@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 # Words that belong to a form, not to a secret: they stay as they are.
-FIXED = re.compile(r"https?|www|com|org|net|edu|gov|info|biz|html?")
+FIXED = re.compile(r"https?|mailto|www|com|org|net|edu|gov|info|biz|html?")
 # What varies: runs of digits, and runs of letters but for a mail provider and the ending of an ordinal number.
 _RUNS = re.compile(r"(?P<fixed>(?<=@)[\w.-]+|(?<=\d)(?:st|nd|rd|th)\b)|\d+|[^\W\d_]+")
 # From how many letters on a run that is no known word is taken for one; shorter ones are initials or parts of a key.

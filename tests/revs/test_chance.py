@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from revs_tars_plugin import InputError, REVSHyperParams, execute_revs
 from revs_tars_plugin.data.memorised import memorise
 from revs_tars_plugin.evaluation import Exposure, compared, form_places, still_generated
-from revs_tars_plugin.revs.chance import kinds_of
+from revs_tars_plugin.revs.read_texts import kinds_of
 
 NAMES = [
     "ada",
