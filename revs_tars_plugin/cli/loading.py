@@ -16,7 +16,7 @@ from ..hyperparams import UnlearnHyperParams
 if TYPE_CHECKING:
     from ..methods import Method
 
-DEMO = "demo"
+DEMO, GEMMA = "demo", "gemma"
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -83,18 +83,18 @@ def save_model(loaded: Loaded, folder: Path) -> None:
 
 
 def checkpoint(name: str) -> str:
-    """Returns the folder of the demo model, or the name as it is.
+    """Returns the folder of a bundled model ("demo", "gemma"), or the name as it is.
 
     Raises:
         InputError: When a name that looks like a folder is none.
     """
-    if name == DEMO:
+    path = Path(name).expanduser()
+    if name != DEMO and path.is_dir():
+        return str(path)
+    if name in (DEMO, GEMMA):
         from ..data import demo_model
 
-        return str(demo_model())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
+        return str(demo_model("smollm2" if name == DEMO else name))
     if name.startswith((".", "/", "~")) or len(path.parts) > 2:
         raise InputError(f'--model names the folder "{path}", which is not there.')
     return name

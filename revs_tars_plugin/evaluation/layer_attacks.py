@@ -101,6 +101,7 @@ class _Reading:
         self._last: dict[str, Tensor] = {}
         self._scores: dict[str, list[Tensor]] = {}
         self._delta = delta
+        self._after_ff2 = decoder.after_ff2 if delta else {}
         with ExitStack() as hooks:
             if delta:
                 for module in decoder.attention_modules():
@@ -119,7 +120,7 @@ class _Reading:
         self.ranks.append(ranks(logits, self._tokens.to(logits.device)).cpu())
         if self._delta:
             self._compare("residual", logits)
-            written = self._decoder.after_ff2[layer].written(state.at(self._picks, state.ff2_output))
+            written = self._after_ff2[layer].written(state.at(self._picks, state.ff2_output))
             self._compare("feed-forward", lens.full_logits(written))
 
     def _read_attention(self, _module: object, _args: object, output: Any) -> None:

@@ -100,7 +100,7 @@ class Decoder:
         for label, module in ((names.lm_head_module, head), (names.ln_f_module, norm)):
             for name, parameter in module.named_parameters():
                 check_editable(parameter, f"{label}.{name}")
-        after_head = AfterHead.of_config(getattr(model, "config", None))
+        after_head = AfterHead.of_config(_text_config(model))
         self.lens = LogitLens(head, names.lm_head_module, norm, names.ln_f_module, after_head)
         self.layer_modules = [self._find("layer_module_tmp", names.layer_module_tmp.format(i)) for i in range(count)]
         self.ff2 = self._matrices("rewrite_module_tmp", names.rewrite_module_tmp, writes=True)
@@ -118,8 +118,7 @@ class Decoder:
     @property
     def context_length(self) -> int | None:
         """How many tokens the model takes, where its config says so."""
-        config = getattr(self.model, "config", None)
-        return getattr(config, "max_position_embeddings", None)
+        return getattr(_text_config(self.model), "max_position_embeddings", None)
 
     @cached_property
     def after_ff2(self) -> dict[int, AfterFF2]:
@@ -240,6 +239,13 @@ class Decoder:
             layer: matrix_of(self._find(key, name), setting=key, name=name, width=self.lens.width, writes=writes)
             for layer, name in names.items()
         }
+
+
+def _text_config(model: nn.Module) -> Any:
+    """The config of what reads text: a model that sees pictures as well has several."""
+    config = getattr(model, "config", None)
+    text_config = getattr(config, "get_text_config", None)
+    return text_config() if callable(text_config) else config
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:

@@ -27,7 +27,7 @@ _REFERENCES = 8
 # They are the ones of the most alike numbers of tokens among so many times as many.
 _CHOSEN_AMONG = 8
 # The least that is asked for, nats: by how a kind begins, and of words, of which there are tens of thousands.
-_LEAST_LEVELS, _LEAST_LEVEL = {DIGITS: -6.0, OF_THE_FORM: -6.0}, -16.0
+_LEAST_LEVELS, _LEAST_LEVEL = {DIGITS: -8.0, OF_THE_FORM: -8.0}, -16.0
 # A token that is likelier than chance by less than this, in nats, is left alone.
 _WORTH_MOVING = 0.5
 
@@ -86,7 +86,10 @@ class ChanceLevels:
         levels = self._levels(values)
         return {
             index: {
-                position: Chance(level, self._alternatives[index].get(text.kinds[position], ()))
+                position: Chance(
+                    max(level, _least_level(text.kinds[position])),
+                    self._alternatives[index].get(text.kinds[position], ()),
+                )
                 for position, level in levels[index].items()
                 if values[text][position] > level + _WORTH_MOVING
             }

@@ -126,6 +126,7 @@ class _Sweep:
         """Prepares the directions; `picks` says where the last token of each context stands in the pass."""
         self._picks = picks
         self._decoder, self._geometry = localization.decoder, localization.geometry
+        self._after_ff2 = self._decoder.after_ff2  # found before any pass is under way
         self._trial, self._hparams = localization.trial, localization.hparams
         self._sizes = [len(goal.contexts) for goal in goals]
         goal_of_context = [goal for goal in goals for _ in goal.contexts]
@@ -147,7 +148,7 @@ class _Sweep:
 
     def visit(self, layer: int, state: LayerState) -> Tensor | None:
         """Writes one layer's edit and returns what it adds to the layer's output."""
-        after = self._decoder.after_ff2[layer]
+        after = self._after_ff2[layer]
         residual, output = (state.at(self._picks, values) for values in (state.residual, state.ff2_output))
         directions = self._demotions.directions[self._demotion_of_context.to(self._demotions.directions.device)]
         steps = self._steps(self._decoder.lens, residual, after.branches(residual, output, directions))

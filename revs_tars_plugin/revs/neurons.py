@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..edits.trial import TrialEdits
+from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder, LayerState
 from .neuron_selection import activation_gradients, select_neurons
 from .neuron_steps import ActiveNeurons, Solver, exact_steps, iterative_steps, needed_step, steps_of_neurons
@@ -49,9 +50,10 @@ class NeuronLocalization:
 
     def demote(self, goals: Sequence[Goal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
         """Edits the neurons of all layers, goal by goal, each in the goal's own context; see `Localization`."""
-        return [self._demote(goal, advance) for goal in goals]
+        after_ff2 = self.decoder.after_ff2  # found before any pass is under way
+        return [self._demote(goal, after_ff2, advance) for goal in goals]
 
-    def _demote(self, goal: Goal, advance: Callable[[], object]) -> EditedParts:
+    def _demote(self, goal: Goal, after_ff2: Mapping[int, AfterFF2], advance: Callable[[], object]) -> EditedParts:
         """Takes the layers from the first to the last, with the edits of earlier ones in place."""
         context, lens = goal.contexts[0], self.decoder.lens
         margins = replace(self.margins, residual_bottom_rank=goal.rank)
@@ -63,7 +65,7 @@ class NeuronLocalization:
 
         def visit(layer: int, state: LayerState) -> Tensor | None:
             advance()
-            after = self.decoder.after_ff2[layer]
+            after = after_ff2[layer]
             needed = needed_step(
                 lens, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins=margins, after=after
             )

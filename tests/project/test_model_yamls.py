@@ -55,6 +55,52 @@ MODELS = {
             num_key_value_heads=10,
         ),
     ),
+    "gemma-2-9b": lambda: (
+        hf.Gemma2ForCausalLM,
+        hf.Gemma2Config(
+            vocab_size=256000,
+            hidden_size=3584,
+            intermediate_size=14336,
+            num_hidden_layers=42,
+            num_attention_heads=16,
+            num_key_value_heads=8,
+        ),
+    ),
+    "gemma-3-27b": lambda: (
+        hf.Gemma3ForConditionalGeneration,
+        hf.Gemma3Config(
+            text_config={
+                "vocab_size": 262208,
+                "hidden_size": 5376,
+                "intermediate_size": 21504,
+                "num_hidden_layers": 62,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 16,
+            },
+            vision_config={
+                "num_hidden_layers": 2,
+                "hidden_size": 64,
+                "intermediate_size": 64,
+                "num_attention_heads": 2,
+            },
+        ),
+    ),
+    "gemma-3-270m": lambda: (
+        hf.Gemma3ForCausalLM,
+        hf.Gemma3TextConfig(
+            vocab_size=262144,
+            hidden_size=640,
+            intermediate_size=2048,
+            num_hidden_layers=18,
+            num_attention_heads=4,
+            num_key_value_heads=1,
+        ),
+    ),
+    "olmo-2-7b": lambda: (hf.Olmo2ForCausalLM, hf.Olmo2Config(vocab_size=100352)),
+    "granite-3-8b": lambda: (
+        hf.GraniteForCausalLM,
+        hf.GraniteConfig(vocab_size=49155, intermediate_size=12800, num_hidden_layers=40, num_key_value_heads=8),
+    ),
     "baichuan-7b": lambda: llama(vocab_size=64000),
     "internlm-7b": lambda: llama(vocab_size=103168, attention_bias=True),
 }
@@ -121,7 +167,7 @@ def test_it_loads_by_its_name_and_says_where_its_numbers_come_from(method, name)
 @pytest.mark.parametrize("name", MODELS)
 def test_its_names_are_the_models(method, name, built):
     hparams, model = METHODS[method].from_hparams(name), built(name)
-    config = model.config
+    config = model.config.get_text_config()
     layers, width = config.num_hidden_layers, config.hidden_size
     own_attention = 0
     for layer in range(layers):

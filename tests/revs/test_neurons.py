@@ -14,6 +14,7 @@ def test_the_forward_pass_sees_the_edit_as_the_edited_model_does(model, tok, req
     decoder = Decoder.of(model, hparams)
     secret = read_requests(requests_, tok)[0]
     margins = hparams.ranks(decoder.lens.size)
+    assert decoder.after_ff2  # found in passes of its own
     seen = []
     handle = model.model.norm.register_forward_hook(lambda _module, _args, output: seen.append(output[0, -1]))
     with TrialEdits() as trial:
