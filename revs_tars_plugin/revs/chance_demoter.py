@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ..edits.trial import TrialEdits
 from ..model.decoder import Decoder
 from .chance import ChanceLevels
-from .demoter import Localization, in_groups, layers_bar, outcomes_before
+from .demoter import Localization, layers_bar, outcomes_before
 from .outcomes import TargetOutcome, measure
 from .targets import Target
 
@@ -21,6 +21,8 @@ _CLOSE_ENOUGH = 1.25
 # Which share of a deviation is corrected after the first round, and after all others; and of how many nats at most.
 _CORRECTED = (1.0, 0.7)
 _LARGEST_CORRECTION = 6.0
+# How much longer the longest of a group may be than its shortest, and from how many targets on that matters.
+_LIKE_LENGTH, _WORTH_A_PASS = 2, 64
 # Probabilities below this one are alike.
 _NEVER = 1e-30
 
@@ -82,7 +84,7 @@ class ChanceDemoter:
         self.trial.start_over()
         # What was edited in earlier rounds is gone, the time that they took is not.
         edited = [replace(outcome, layers=0, neurons=0) for outcome in outcomes]
-        groups = in_groups(list(range(len(self.targets))), self.localization)
+        groups = groups_of_like_length(self.targets, self.localization.together)
         with layers_bar(self.decoder, self.localization, len(groups), label, self.progress) as bar:
             for group in groups:
                 goals = [self.targets[index].goal_by_levels(asked[index]) for index in group]
@@ -107,6 +109,25 @@ class ChanceDemoter:
         places = [(each, target.token) for target, own in zip(self.targets, contexts, strict=True) for each in own]
         measured = iter(measure(self.decoder.model, places))
         return [[next(measured) for _ in own] for own in contexts]
+
+
+def groups_of_like_length(targets: Sequence[Target], most: int) -> list[list[int]]:
+    """Returns which targets are solved together: of secrets of like length, since a pass is as long as its longest.
+
+    Args:
+        targets: The targets.
+        most: How many a group has at most.
+    """
+    lengths = [len(target.secret.prompt_ids) + len(target.secret.target_ids) for target in targets]
+    groups: list[list[int]] = []
+    for index in sorted(range(len(targets)), key=lambda index: (lengths[index], index)):
+        alike = groups and lengths[index] <= _LIKE_LENGTH * lengths[groups[-1][0]]
+        # A few by themselves are not worth a pass of their own.
+        if groups and len(groups[-1]) < (most if alike else min(most, _WORTH_A_PASS)):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return [sorted(group) for group in groups]
 
 
 def _level(target: Target) -> float:

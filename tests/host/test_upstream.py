@@ -98,8 +98,8 @@ def test_the_patch_is_one_that_a_maintainer_can_read():
     files = upstream._new_files()
     beside_yamls = [name for name in files if not name.startswith("hparams/")]
     assert len(beside_yamls) + len(ENTRIES) <= 25
-    # Without docstrings and blank lines it is three quarters of that; `aim: chance`, what it spares and what is shared take
-    # 1,200, norms behind FF2 300.
+    # Without docstrings and blank lines it is three quarters of that; `aim: chance` with what it spares and what is
+    # shared takes 1,200, norms behind FF2 300.
     assert sum(len(files[name].splitlines()) for name in beside_yamls) < 5300
     assert not any("enerated from" in text for text in files.values())
     assert "class UnlearnHyperParams(HyperParams)" in files[f"easyeditor/models/{upstream.SHARED}/requests.py"]

@@ -12,7 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from revs_tars_plugin import InputError, REVSHyperParams, execute_revs
 from revs_tars_plugin.data.memorised import memorise
 from revs_tars_plugin.evaluation import Exposure, compared, form_places, still_generated
+from revs_tars_plugin.requests.reading import Secret
+from revs_tars_plugin.revs.chance_demoter import groups_of_like_length
 from revs_tars_plugin.revs.read_texts import kinds_of
+from revs_tars_plugin.revs.targets import Target
 
 NAMES = [
     "ada",
@@ -224,3 +227,21 @@ def test_a_secret_of_which_nothing_varies_is_refused(learned, characters):
 def test_chance_needs_keys_of_contexts():
     with pytest.raises(InputError, match='aim is "chance", which needs localization: covariance'):
         tiny_settings(aim="chance")
+
+
+def test_targets_of_like_length_are_solved_together():
+    def target(length):
+        ids = tuple(range(length))
+        secret = Secret(index=0, request=0, prompt="", target="", subject=None, prompt_ids=ids, target_ids=(1,))
+        return Target(secret, 0)
+
+    short, long = [target(10 + n % 5) for n in range(100)], [target(90) for _ in range(100)]
+    assert groups_of_like_length([*long, *short], 256) == [[*range(100, 200)], [*range(100)]]
+    assert groups_of_like_length([*long, *short], 50) == [
+        sorted(order[start : start + 50])
+        for order in (sorted(range(100, 200), key=lambda n: ((n - 100) % 5, n)), [*range(100)])
+        for start in range(0, 100, 50)
+    ]
+    # A few long ones are not worth a pass of their own.
+    assert groups_of_like_length([*short[:40], *long[:20]], 256) == [[*range(60)]]
+    assert groups_of_like_length([], 256) == []
