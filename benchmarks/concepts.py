@@ -27,12 +27,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import TARSHyperParams, execute_tars
 from revs_tars_plugin.data import ConceptRecord, demo_model, read_concepts_file
-from revs_tars_plugin.evaluation import fact_log_likelihoods, name_probabilities, next_token_log_probabilities
+from revs_tars_plugin.evaluation import (
+    fact_log_likelihoods,
+    fact_margins,
+    name_margins,
+    name_probabilities,
+    names_like,
+    next_token_log_probabilities,
+    share_forgotten,
+)
 
 CONCEPTS, UNRELATED = read_concepts_file()
 # Below this the model did not know it before, and there is nothing to forget.
 _KNOWN = 0.1
 _FIRST = 5
+_KINDS = ("held out", "abroad", "facts")
 VARIANTS: dict[str, dict[str, Any]] = {
     "whitened": {},
     "name": {"name_edits": 5},
@@ -79,6 +88,7 @@ def run(
     """Removes one concept after another; returns a row each, measured with all edits so far in place."""
     known = {concept.name: known_prompts(model, tok, concept) for concept in concepts}
     facts = {concept.name: fact_log_likelihoods(model, tok, concept.facts) for concept in concepts}
+    margins = {concept.name: margins_of(model, tok, concept, known[concept.name]) for concept in concepts}
     answers = next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1)
     execute_tars(model, tok, concepts[0].requests(), hparams)  # ordinary text is measured once a model, and not timed
     rows, edits = [], []
@@ -99,6 +109,8 @@ def run(
             max(name_probabilities(model, tok, [prompt for prompt, _ in known[done.name][0]], done.name))
             for done in concepts[:count]
         ]
+        # Of all that there was above made-up names, of all concepts so far.
+        left = [margins_of(model, tok, done, known[done.name]) for done in concepts[:count]]
         kept = int((next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1) == answers).sum())
         cost = text.compare(model)
         shown = {
@@ -124,6 +136,8 @@ def run(
                 "foreign before": [p for _, p in foreign],
                 "fallen": fallen,
                 "worst so far": max(so_far),
+                "margins before": [margins[done.name] for done in concepts[:count]],
+                "margins after": left,
                 "kept": kept,
                 "reached": outcome.reached,
             }
@@ -151,9 +165,35 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "top-1": last["top-1"],
         "facts kept": last["facts kept"],
         "facts of names, nats": statistics.mean(row["facts, nats"] for row in shown),
+        **{f"{kind}, forgotten": forgotten(rows[-1], kind) for kind in _KINDS},
         "abroad, mean p": " -> ".join(f"{statistics.mean(side):.3f}" for side in zip(*abroad, strict=True)),
         "s, median": statistics.median(row["s"] for row in shown),
     }
+
+
+def margins_of(
+    model: torch.nn.Module, tok: Any, concept: ConceptRecord, known: tuple[list[tuple[str, float]], ...]
+) -> dict[str, list[float]]:
+    """How far the name stands above made-up ones, nats, behind each prompt and in each fact."""
+    others = names_like(concept)
+    held_out, foreign = ([prompt for prompt, _ in prompts] for prompts in known)
+    return {
+        "held out": name_margins(model, tok, held_out, concept.name, others),
+        "abroad": name_margins(model, tok, foreign, concept.name, others),
+        "facts": fact_margins(model, tok, concept.facts, concept.name, others),
+    }
+
+
+def forgotten(row: dict[str, Any], kind: str) -> str:
+    """The share of it that is gone over all concepts so far, and the least of any concept."""
+    pairs = [
+        (before[kind], after[kind]) for before, after in zip(row["margins before"], row["margins after"], strict=True)
+    ]
+    each = [share for share in (share_forgotten(*pair) for pair in pairs) if share is not None]
+    if not each:
+        return ""
+    overall = share_forgotten(*([value for values in side for value in values] for side in zip(*pairs, strict=True)))
+    return f"{overall:.2f} ({min(each):.2f})"
 
 
 def known_prompts(

@@ -197,6 +197,7 @@ class _Measurement:
             concepts=self.requested.concepts,
             reference=reference,
             never_learned=self.never_learned,
+            before=self.reports.get("before"),
             # It says the same every time.
             with_control=moment == "after",
             **self.arguments,

@@ -1,7 +1,7 @@
 """Measuring what an edit did: is it gone under attack, and what did it cost."""
 
 from .capability import general_capability
-from .concepts import fact_log_likelihoods, name_probabilities
+from .concepts import fact_log_likelihoods, fact_margins, name_margins, name_probabilities, names_like, share_forgotten
 from .continuation import greedy_continuation, greedy_continuations, still_generated
 from .enumeration import enumerated
 from .exposure import Exposure
@@ -52,6 +52,7 @@ __all__ = [
     "enumerated",
     "evaluate_unlearning",
     "fact_log_likelihoods",
+    "fact_margins",
     "form_places",
     "general_capability",
     "greedy_continuation",
@@ -66,7 +67,9 @@ __all__ = [
     "merged",
     "min_k",
     "min_k_plus_plus",
+    "name_margins",
     "name_probabilities",
+    "names_like",
     "next_token_log_probabilities",
     "output_scores",
     "privacy_leakage",
@@ -75,6 +78,7 @@ __all__ = [
     "quantized",
     "recall",
     "sampled_extractions",
+    "share_forgotten",
     "still_generated",
     "unlearning_score",
 ]

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..formatting import headings_of
+from ..requests.made_up import MadeUp
 from ..requests.reading import tokenise_in_context
 from .integrity import next_token_log_probabilities
 from .run import EvaluationRun, mean
+
+if TYPE_CHECKING:
+    from ..data.concept_files import ConceptRecord
+    from .unlearning_report import UnlearningReport
+
+# Made-up names that stand in a concept's place.
+_MADE_UP = 8
+# Where the unedited model makes less of the name than that, nats, there is nothing to forget.
+_KNOWN = 0.1
+# Figures that compare with made-up names, and the share of each that an edit took.
+ABOVE_MADE_UP = {
+    "concept, above made-up names (nats)": "concept, forgotten",
+    "concept, other languages, above made-up names (nats)": "concept, other languages, forgotten",
+    "concept, facts, above made-up names (nats)": "concept, facts, forgotten",
+}
 
 
 def name_probabilities(model: nn.Module, tok: Any, prompts: Sequence[str], name: str) -> list[float]:
@@ -36,6 +52,71 @@ def fact_log_likelihoods(model: nn.Module, tok: Any, facts: Sequence[tuple[str, 
     return likelihoods
 
 
+def names_like(concept: ConceptRecord, seed: int = 0) -> list[str]:
+    """Returns made-up names of the concept's kind: a last name for a last name, an everyday word for such a word.
+
+    Args:
+        concept: The concept; its name is none of them.
+        seed: Seed of what is drawn.
+    """
+    return MadeUp(f"concepts {seed} {concept.name}").several_like(concept.name, _MADE_UP)
+
+
+def name_margins(model: nn.Module, tok: Any, prompts: Sequence[str], name: str, others: Sequence[str]) -> list[float]:
+    """Returns how much likelier the name is behind each prompt than made-up ones are on average, nats.
+
+    Args:
+        model: A causal language model.
+        tok: Its tokenizer.
+        prompts: Prompts that lead to the name.
+        name: The name; of each one its first token counts.
+        others: Made-up names.
+    """
+    if not prompts:
+        return []
+    values = next_token_log_probabilities(model, tok, prompts)
+    firsts = [[tokenise_in_context(tok, prompt, each)[1][0] for each in (name, *others)] for prompt in prompts]
+    of_names = values.gather(1, torch.tensor(firsts))
+    margins: list[float] = (of_names[:, 0] - of_names[:, 1:].mean(dim=1)).tolist()
+    return margins
+
+
+def fact_margins(
+    model: nn.Module, tok: Any, facts: Sequence[tuple[str, str]], name: str, others: Sequence[str]
+) -> list[float]:
+    """Returns how much likelier each fact goes on as it does than with made-up names in the name's place, nats.
+
+    What goes on alike about anybody ("... was a famous") is not known of the name.
+
+    Args:
+        model: A causal language model.
+        tok: Its tokenizer.
+        facts: Pairs of a beginning and how it goes on; those whose beginning has no such name are left out.
+        name: The name.
+        others: Made-up names.
+    """
+    named = [(beginning, end) for beginning, end in facts if name in beginning]
+    every = [(beginning.replace(name, each), end) for beginning, end in named for each in (name, *others)]
+    values = torch.tensor(fact_log_likelihoods(model, tok, every)).reshape(len(named), 1 + len(others))
+    margins: list[float] = (values[:, 0] - values[:, 1:].mean(dim=1)).tolist()
+    return margins
+
+
+def share_forgotten(before: Sequence[float], after: Sequence[float]) -> float | None:
+    """Returns which share of what a model made of a name is gone, over all cases; None where it made nothing of it.
+
+    1 where the name is as good as a made-up one; above 1 where it is worse.
+
+    Args:
+        before: How far the name was above made-up ones in each case, nats.
+        after: The same of the model as it stands.
+    """
+    known = [(was, now) for was, now in zip(before, after, strict=True) if was >= _KNOWN]
+    if not known:
+        return None
+    return 1 - sum(now for _, now in known) / sum(was for was, _ in known)
+
+
 def measure_concepts(run: EvaluationRun) -> None:
     """Asks for the concepts, from description to name, in other languages, and from name to facts."""
     for concept in run.concepts:
@@ -51,7 +132,48 @@ def measure_concepts(run: EvaluationRun) -> None:
             row["concept, other languages"] = mean(foreign)
         if facts:
             row["concept, facts (nats)"] = mean(facts)
+        row |= _above_made_up(run, concept)
         run.concept_rows.append(row)
     for name in headings_of(run.concept_rows):
         values = [row[name] for row in run.concept_rows if name in row]
         run.summary[name] = max(values) if name == "concept, worst" else mean(values)
+
+
+def _above_made_up(run: EvaluationRun, concept: ConceptRecord) -> dict[str, float]:
+    """The same with made-up names in the name's place: means over the cases."""
+    others = names_like(concept, run.options.seed)
+    prompts = run.asked(concept.held_out or concept.prompts)
+    facts = [
+        (asked, end) for (_, end), asked in zip(concept.facts, run.asked([f for f, _ in concept.facts]), strict=True)
+    ]
+    cases = (
+        name_margins(run.model, run.tok, prompts, concept.name, others),
+        name_margins(run.model, run.tok, run.asked(concept.foreign), concept.name, others),
+        fact_margins(run.model, run.tok, facts, concept.name, others),
+    )
+    return {name: mean(margins) for name, margins in zip(ABOVE_MADE_UP, cases, strict=True) if margins}
+
+
+def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:
+    """Adds for each concept, and over all, which share of what there was above made-up names is gone since a report.
+
+    Args:
+        run: The evaluation of the model as it stands, with its concepts measured.
+        before: What was found of the same concepts before the edit.
+    """
+    for above, share in ABOVE_MADE_UP.items():
+        pairs = [
+            (row, float(was[above]), float(row[above]))
+            for row, was in zip(run.concept_rows, before.concepts, strict=True)
+            if above in was and above in row
+        ]
+        shares = []
+        for row, was, now in pairs:
+            of_row = share_forgotten([was], [now])
+            if of_row is not None:
+                row[share] = of_row
+                shares.append(of_row)
+        overall = share_forgotten([was for _, was, _ in pairs], [now for _, _, now in pairs])
+        if overall is not None:
+            run.summary[share] = overall
+            run.summary[f"{share}, least"] = min(shares)

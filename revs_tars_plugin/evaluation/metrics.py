@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .concepts import measure_concepts
+from .concepts import ABOVE_MADE_UP, measure_concepts
 from .cost import measure_cost
 from .enumeration import measure_enumerated
 from .exposure import measure_exposure
@@ -193,6 +193,19 @@ METRICS: tuple[Metric, ...] = (
     _metric("concept, worst", _CONCEPT, label="concept, worst prompt", headline=True),
     _metric("concept, other languages", _CONCEPT),
     _metric("concept, facts (nats)", _CONCEPT, question="detail"),
+    *(_metric(name, _CONCEPT, question="detail") for name in ABOVE_MADE_UP),
+    # Only with a report of the model before its edit.
+    *(
+        _metric(
+            f"{share}{end}",
+            _CONCEPT,
+            better="higher",
+            question="hidden",
+            headline=share.endswith("facts, forgotten") and not end,
+        )
+        for share in ABOVE_MADE_UP.values()
+        for end in ("", ", least")
+    ),
     _metric("kl_median", _COST, label="KL, median (nats)", better="lower", heading="KL median", headline=True),
     _metric("kl_mean", _COST, label="KL, mean (nats)", better="lower", heading="KL mean"),
     _metric("top1_agreement", _COST, label="same top token", better="higher", heading="top-1", headline=True),

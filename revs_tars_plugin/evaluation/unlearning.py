@@ -16,6 +16,7 @@ from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
 from ..requests.reading import Secret, read_requests
+from .concepts import forgotten_since
 from .integrity import OrdinaryText
 from .membership import privacy_leakage
 from .metrics import ATTACKS, DEFAULT_ATTACKS, completed, measurements
@@ -41,6 +42,7 @@ def evaluate_unlearning(
     reference: nn.Module | OrdinaryText | None = None,
     corpus: Sequence[str] | None = None,
     never_learned: nn.Module | None = None,
+    before: UnlearningReport | None = None,
     k: int = 100,
     attacks: Sequence[str] = DEFAULT_ATTACKS,
     n_samples: int = 20,
@@ -79,6 +81,9 @@ def evaluate_unlearning(
       at temperature 1 holds; `exact memorization` and `extraction strength`: see `Recall`, means.
     - `concept`: mean probability of a concept's name after its held-out prompts (TARS, section 4), and `concept, worst`
       the highest one; `concept, other languages`; `concept, facts (nats)`: log-likelihood of facts behind the name.
+      `... above made-up names (nats)`: the same against made-up names of its kind in its place, which is all that there
+      is to forget; with `before`, `... forgotten`: the share of it that is gone, over all concepts and, `least`, of the
+      concept that most is left of.
     - `kl_median`, `kl_mean` (nats), `top1_agreement`, `perplexity_before`, `perplexity_after`: of the next token on
       `corpus`, against `reference`.
 
@@ -98,6 +103,7 @@ def evaluate_unlearning(
             fine-tuned on them. All figures of the secrets are measured of it as well (`controls`), which takes as long
             again; only those that compare with it, and those of retained secrets, are not. It is a fair control where
             it learned such texts of other people: a base that never saw the prompts differs by that as well.
+        before: What was found of the same concepts in the model before its edit.
         k: From how many places on a token counts as hidden.
         attacks: Which attacks to run; `relearning`, which trains, and `enumeration`, which decodes hundreds of times a
             secret, are not among the default ones.
@@ -137,9 +143,15 @@ def evaluate_unlearning(
         text=_text_of(reference, tok, corpus or ()),
         never_learned=never_learned,
     )
+    if before is not None and len(before.concepts) != len(concepts):
+        raise InputError(
+            f"before is of {len(before.concepts)} concepts, but {len(concepts)} are given; give the same ones."
+        )
     beside = _beside(run, ModuleNames.of(names)) if with_control else None
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
+    if before is not None:
+        forgotten_since(run, before)
     control: dict[str, float] = {}
     if beside is not None:
         for measure in tqdm(measurements(beside), "never learned", disable=not progress):

@@ -13,18 +13,21 @@ from revs_tars_plugin.evaluation import (
     OrdinaryText,
     evaluate_unlearning,
 )
+from revs_tars_plugin.evaluation import concepts as concepts_module
 from revs_tars_plugin.evaluation.metrics import completed
 from revs_tars_plugin.model.module_names import ModuleNames
 
 
 @pytest.fixture
-def everything(model, tok):
-    """A report with all that can be measured."""
+def everything(model, tok, monkeypatch):
+    """A report with all that can be measured, of a model that knows no concept: so whatever it makes of it counts."""
+    monkeypatch.setattr(concepts_module, "_KNOWN", -100)
     names = tiny_settings(attn_module_tmp="model.layers.{}.self_attn")
     secrets = [SecretRecord("w1 w2 w3", "w7 w8", None, "w3 w2"), SecretRecord("w50 w60", "w9", None, "w60")]
     retain = [SecretRecord("w11 w12", "w13", None, "w12"), SecretRecord("w14 w15", "w16")]
     concepts = [ConceptRecord("w20", ("w1 w2",), ("w2 w1",), (("w20 w1", "w2"),), ("w5 w6",))]
     text = OrdinaryText.of(model, tok, ["w5 w6 w7 w8 w9"])
+    before = evaluate_unlearning(model, tok, [], names=names, concepts=concepts, attacks=())
     return evaluate_unlearning(
         model,
         tok,
@@ -34,6 +37,7 @@ def everything(model, tok):
         concepts=concepts,
         reference=text,
         never_learned=copy_of(model),
+        before=before,
         k=20,
         attacks=ATTACKS,
     )
