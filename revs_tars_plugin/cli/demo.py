@@ -65,15 +65,24 @@ class _Picture:
     exposures: list[Exposure]
 
 
-def show_demo(*, as_json: bool = False) -> None:
-    """Edits the demo model and prints what it said before and after, as tables or as JSON."""
+# The packaged settings of each bundled model.
+YAMLS = {"smollm2": "smollm2-135m.yaml", "gemma": "gemma-3-270m.yaml"}
+
+
+def show_demo(name: str = "smollm2", *, as_json: bool = False) -> None:
+    """Edits a bundled model and prints what it said before and after, as tables or as JSON.
+
+    Args:
+        name: One of `YAMLS`.
+        as_json: Print JSON instead of tables.
+    """
     warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
     with (
         _offline(),
         # JSON stands alone on standard output, whatever the host prints.
         contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
     ):
-        demo = _edited()
+        demo = _edited(name)
     rows = {
         "facts": _fact_rows(demo),
         "concept": _concept_rows(demo),
@@ -117,7 +126,7 @@ class _Demo:
     seconds: Mapping[str, float]
 
 
-def _edited() -> _Demo:
+def _edited(name: str) -> _Demo:
     """Edits through the host's own editor, with a bar of four steps of some seconds each."""
     import transformers
     from tqdm import tqdm
@@ -128,11 +137,11 @@ def _edited() -> _Demo:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    demo_model()
+    demo_model(name)
     host = register()
     logging.getLogger("easyeditor").setLevel(logging.WARNING)
 
-    from easyeditor import BaseEditor, REVSHyperParams, TARSHyperParams
+    from easyeditor import REVSHyperParams, TARSHyperParams
 
     # None: shown on a terminal alone.
     with tqdm(total=4, desc="loading the model", bar_format="{desc} {bar} {elapsed}", disable=None) as bar:
@@ -141,9 +150,9 @@ def _edited() -> _Demo:
             bar.update()
             bar.set_description(what)
 
-        hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / "smollm2-135m.yaml")
+        hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / YAMLS[name])
         hparams.batch_size = len(FACTS)
-        editor = BaseEditor.from_hparams(hparams)
+        editor = _editor(hparams)
         step("REVS: four facts")
         before = _picture(editor.model, editor.tok)
         start = time.perf_counter()
@@ -160,10 +169,10 @@ def _edited() -> _Demo:
         facts = weights.edits
 
         step("loading the model")
-        hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / "smollm2-135m.yaml")
+        hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / YAMLS[name])
         hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
         # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
-        editor = BaseEditor.from_hparams(hparams)
+        editor = _editor(hparams)
         step("TARS: a concept")
         facts.apply(editor.model)
         start = time.perf_counter()
@@ -189,6 +198,29 @@ def _edited() -> _Demo:
             metrics=metrics,
             seconds=seconds,
         )
+
+
+def _editor(hparams: Any) -> Any:
+    """EasyEdit's editor; of a model that its release does not know it is given the model itself."""
+    from easyeditor import BaseEditor
+
+    from ..data import DEMO_MODEL_NAME
+
+    name = hparams.model_name
+    if Path(name).name == DEMO_MODEL_NAME:
+        return BaseEditor.from_hparams(hparams)
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tok = AutoTokenizer.from_pretrained(name)
+    # As the host sets up those that it loads.
+    tok.pad_token_id, tok.padding_side = tok.eos_token_id, "left"
+    hparams.model_name = (AutoModelForCausalLM.from_pretrained(name), tok)
+    try:
+        editor = BaseEditor.from_hparams(hparams)
+    finally:
+        hparams.model_name = name
+    editor.model_name = name
+    return editor
 
 
 @contextlib.contextmanager

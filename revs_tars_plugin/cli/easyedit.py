@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,14 +19,23 @@ def add_to(app: typer.Typer) -> None:
     app.command(context_settings={"allow_extra_args": True, "allow_interspersed_args": False})(run)
 
 
-def demo(*, context: typer.Context, json: options.Json = False, debug: options.Debug = False) -> None:
+def demo(
+    *,
+    context: typer.Context,
+    model: Annotated[
+        Literal["smollm2", "gemma"],
+        typer.Option("--model", "-m", help="SmolLM2-135M, or Gemma 3 270M of the extra gemma, under its terms of use."),
+    ] = "smollm2",
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
     """Let a real model forget four facts and lose a concept, through EasyEdit, and show what it says before and after.
 
     Takes half a minute on 2 cores and nothing but the packages: the model comes from a PyPI wheel.
 
     Example: revs-tars demo
     """
-    show_demo(as_json=json)
+    show_demo(model, as_json=json)
 
 
 def run(
