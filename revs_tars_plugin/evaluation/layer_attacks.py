@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import InputError
+from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder, LayerState, picked
 from ..model.forward import layer_output
 from ..model.rank_steps import ranks
@@ -92,6 +94,14 @@ def attack_score(scores: Float[Tensor, "layers secrets"]) -> float:
     return float(scores.mean(dim=1).min())
 
 
+def _after_ff2(decoder: Decoder) -> dict[int, AfterFF2]:
+    """What stands behind each FF2; nothing that is known of, where a model could not be edited exactly."""
+    try:
+        return decoder.after_ff2
+    except InputError:
+        return {}
+
+
 class _Reading:
     """One pass over one batch: ranks at every layer, and the places among the changes between layers."""
 
@@ -101,7 +111,7 @@ class _Reading:
         self._last: dict[str, Tensor] = {}
         self._scores: dict[str, list[Tensor]] = {}
         self._delta = delta
-        self._after_ff2 = decoder.after_ff2 if delta else {}
+        self._after_ff2 = _after_ff2(decoder) if delta else {}
         with ExitStack() as hooks:
             if delta:
                 for module in decoder.attention_modules():
@@ -120,7 +130,7 @@ class _Reading:
         self.ranks.append(ranks(logits, self._tokens.to(logits.device)).cpu())
         if self._delta:
             self._compare("residual", logits)
-            written = self._after_ff2[layer].written(state.at(self._picks, state.ff2_output))
+            written = self._after_ff2.get(layer, AfterFF2()).written(state.at(self._picks, state.ff2_output))
             self._compare("feed-forward", lens.full_logits(written))
 
     def _read_attention(self, _module: object, _args: object, output: Any) -> None:

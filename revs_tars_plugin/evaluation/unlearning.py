@@ -147,6 +147,10 @@ def evaluate_unlearning(
         raise InputError(
             f"before is of {len(before.concepts)} concepts, but {len(concepts)} are given; give the same ones."
         )
+    if before is not None and before.settings.get("seed") != seed:
+        raise InputError(
+            f"before was made with seed {before.settings.get('seed')}, not {seed}: with other made-up names."
+        )
     beside = _beside(run, ModuleNames.of(names)) if with_control else None
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)

@@ -24,6 +24,8 @@ from .matrices import FeedForwardMatrix
 _TOLERANCE = 0.05
 # A factor so near to 1 is rounding.
 _NO_FACTOR = 0.01
+# A matrix whose output gets no further than that is not one that the model uses.
+_NOTHING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,14 @@ class AfterFF2:
         """
         if self.epsilon is None:
             return None
-        output = output.float()
+        # The head, where the directions are, may be on another device than the layer.
+        residual, output = (values.to(directions.device, torch.float32) for values in (residual, output))
         inner, written = self.before(directions).double(), self.written(output)
-        wide = output.double().to(inner.device)
+        wide = output.double()
         squares = torch.stack([(a * b).mean(dim=-1) for a, b in ((wide, wide), (wide, inner), (inner, inner))])
         moving = self.unscaled(output)
         plain = written - (0.0 if self.bias is None else self.bias.to(written.device))
-        return Branches(residual.float() - plain, moving, squares, self.epsilon)
+        return Branches(residual - plain, moving, squares, self.epsilon)
 
 
 @torch.no_grad()
@@ -203,7 +206,8 @@ def _factor(shift: Float[Tensor, " d"], answer: Float[Tensor, " d"]) -> float | 
     """By what a shift is multiplied on its way out of the layer; None where more than that happens to it."""
     shift = shift.to(answer.device)
     factor = float((answer @ shift) / shift.square().sum())
-    if not float((answer - factor * shift).norm()) <= _TOLERANCE * abs(factor) * float(shift.norm()):
+    straight = float((answer - factor * shift).norm()) <= _TOLERANCE * abs(factor) * float(shift.norm())
+    if not straight or abs(factor) < _NOTHING:
         return None
     return 1.0 if abs(factor - 1) <= _NO_FACTOR else factor
 

@@ -64,6 +64,9 @@ class MovingLogits:
         if size <= 2 * _LIKELIEST:
             return self, tokens
         key = logits.clone()
+        if self.share_at is not None:
+            # Behind a norm, what FF2 speaks against comes up as its share falls.
+            key = torch.maximum(key, self.at(self.typical.to(logits.device)))
         rising = self.responses.topk(_RISING, dim=1, largest=False).indices
         key.scatter_(1, rising, torch.inf).scatter_(1, tokens[:, None], torch.inf)
         columns = key.topk(_LIKELIEST, dim=1, sorted=False).indices

@@ -86,10 +86,7 @@ class ChanceLevels:
         levels = self._levels(values)
         return {
             index: {
-                position: Chance(
-                    max(level, _least_level(text.kinds[position])),
-                    self._alternatives[index].get(text.kinds[position], ()),
-                )
+                position: Chance(level, self._alternatives[index].get(text.kinds[position], ()))
                 for position, level in levels[index].items()
                 if values[text][position] > level + _WORTH_MOVING
             }

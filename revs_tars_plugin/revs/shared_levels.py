@@ -20,6 +20,8 @@ _SOMEBODY_ELSES = 2
 _EVERYBODYS = math.log(0.5)
 # and as it is at most that share of what it begins: one that leads all the way is the secret itself.
 _MOST_OF_A_CHUNK = 0.5
+# Probabilities below this one are alike.
+_NEVER = 1e-30
 
 
 class SharedLevels:
@@ -41,7 +43,7 @@ class SharedLevels:
         for index, told in self._told.items():
             found = [one.levels(values) for one in told]
             levels[index] = {
-                position: math.log(statistics.fmean(math.exp(each[position]) for each in found))
+                position: math.log(max(statistics.fmean(math.exp(each[position]) for each in found), _NEVER))
                 for position in (set.intersection(*map(set, found)) if found else ())
             }
         return levels
@@ -81,12 +83,16 @@ class _Told:
 
 
 def _told(call: SecretsOfCall, secret: Secret, made_up: MadeUp) -> list[_Told]:
-    # A tokenizer of bytes cuts letters of other scripts, and nobody could say where a token stands.
-    if "".join(token_texts(call.tok, secret.target_ids)).strip() != secret.target.strip():
+    # A tokenizer of bytes cuts letters of other scripts, and nobody could say where a token stands. Where prompts are
+    # cut, others would be cut elsewhere.
+    whole = "".join(token_texts(call.tok, secret.target_ids)).strip() == secret.target.strip()
+    if not whole or call.hparams.max_prompt_length:
         return []
+    # Its own prompt, which a request may give among those of others, is about nobody else.
+    others = [sibling.prompt for sibling in call.siblings[secret.index] if sibling.prompt != secret.prompt]
     return [
-        _Told(call, secret, about_somebody_else(secret.target.strip(), secret.prompt, sibling.prompt, made_up))
-        for sibling in call.siblings[secret.index][:_SOMEBODY_ELSES]
+        _Told(call, secret, about_somebody_else(secret.target.strip(), secret.prompt, prompt, made_up))
+        for prompt in others[:_SOMEBODY_ELSES]
     ]
 
 

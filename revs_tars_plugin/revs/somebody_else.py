@@ -65,9 +65,9 @@ def is_plain(chunk: str, made_up: MadeUp) -> bool:
 def about_somebody_else(secret: str, prompt: str, other_prompt: str, made_up: MadeUp) -> SomebodyElse:
     """Tells a secret about the person of another prompt.
 
-    Plain words stay, but where there is one at most: that may be the secret itself. Names that one prompt has in
-    place of the other's change with them, whatever says them ("jane_doe@" as well). What varies is made up, the second
-    time as the first.
+    Plain words stay, but where there is one at most, or nothing else: they may be the secret itself. Names that one
+    prompt has in place of the other's change with them, whatever says them ("jane_doe@" as well). What varies is made
+    up, the second time as the first.
 
     Args:
         secret: The secret.
@@ -77,9 +77,11 @@ def about_somebody_else(secret: str, prompt: str, other_prompt: str, made_up: Ma
     """
     names = _names(prompt, other_prompt)
     chunks = list(_CHUNK.finditer(secret))
-    keeps_words = sum(is_plain(chunk.group(), made_up) for chunk in chunks) > 1
-    said = {run.group().lower(): run.group().lower() for run in _RUN.finditer(other_prompt)}
-    said = {run: other for run, other in said.items() if len(run) >= _SHORTEST_COPY}
+    keeps_words = 1 < sum(is_plain(chunk.group(), made_up) for chunk in chunks) < len(chunks)
+    in_prompts = set.intersection(
+        *({run.group().lower() for run in _RUN.finditer(text)} for text in (prompt, other_prompt))
+    )
+    said = {run: run for run in in_prompts if len(run) >= _SHORTEST_COPY}
     text, end, shared, beginnings = "", 0, list[Piece](), list[tuple[str, Piece]]()
     for chunk in chunks:
         text += secret[end : chunk.start()]

@@ -70,21 +70,19 @@ def test_shares_need_a_report_from_before(model, tok):
         ConceptRecord("w8", (PROMPT,)),
     ]
 
-    def report(before=None, chosen=concepts):
+    def report(before=None, chosen=concepts, seed=0):
         names = ModuleNames.found_in(model)
-        return evaluate_unlearning(model, tok, [], names=names, concepts=chosen, before=before, attacks=())
+        return evaluate_unlearning(model, tok, [], names=names, concepts=chosen, before=before, attacks=(), seed=seed)
 
     before = report()
     assert not [name for name in before.summary if "forgotten" in name]
-    above = "concept, facts, above made-up names (nats)"
     with torch.no_grad():
         model.lm_head.weight.mul_(0.5)  # less sure of everything
     after = report(before)
-    rows = zip(before.concepts, after.concepts, strict=True)
+    rows = list(zip(before.concepts, after.concepts, strict=True))
     for name in ("concept", "concept, other languages", "concept, facts"):
         above = f"{name}, above made-up names (nats)"
         pairs = [(was[above], now[above]) for was, now in rows if above in was and was[above] >= 0.1]
-        rows = list(zip(before.concepts, after.concepts, strict=True))
         if not pairs:
             assert f"{name}, forgotten" not in after.summary
             continue
@@ -94,3 +92,11 @@ def test_shares_need_a_report_from_before(model, tok):
     assert any("forgotten" in name for name in after.summary)
     with pytest.raises(InputError, match="before is of 2 concepts, but 1 are given"):
         report(before, concepts[:1])
+    with pytest.raises(InputError, match="before was made with seed 0, not 1: with other made-up names"):
+        report(before, seed=1)
+
+
+def test_made_up_names_that_begin_alike_say_nothing(model, tok):
+    assert name_margins(model, tok, [PROMPT], "w7", ["w7", "w7 w8"]) == []
+    assert name_margins(model, tok, [PROMPT], "w7", ["w7", "w20"]) == name_margins(model, tok, [PROMPT], "w7", ["w20"])
+    assert fact_margins(model, tok, [("w1 w7", " w9")], "w7", []) == []

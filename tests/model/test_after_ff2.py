@@ -156,3 +156,35 @@ def test_anything_else_is_refused(between, said, tok):
         with pytest.raises(InputError, match=said):
             execute(model, tok, [request_for(model, tok)], settings)
         assert_same_bits(model, before)
+
+
+def test_a_matrix_without_effect_is_refused(tok):
+    model = FAMILIES["llama"].make()
+
+    class Nothing(torch.nn.Module):
+        def forward(self, hidden):
+            return hidden * 0
+
+    for layer in model.model.layers:
+        layer.mlp = torch.nn.Sequential(layer.mlp, Nothing())
+    names = {"rewrite_module_tmp": "model.layers.{}.mlp.0.down_proj", "mlp_module_tmp": "model.layers.{}.mlp"}
+    with pytest.raises(InputError, match="Layer 0 does not add the output"):
+        execute_revs(model, tok, [request_for(model, tok)], tiny_settings(**names))
+
+
+def test_many_rows_behind_a_norm_are_those_of_each():
+    decoder = decoder_of("gemma3")
+    state, after = last_state(decoder), decoder.after_ff2[LAYER]
+    demotions = decoder.lens.demotions(torch.arange(70) + 20)
+    picks = torch.arange(70) % len(IDS)
+    residual, output = state.residual[0, picks], state.ff2_output[0, picks]
+    branches = after.branches(residual, output, demotions.directions)
+    together = decoder.lens.steps_to_rank(residual, demotions, 30, branches=branches)
+    asked = torch.full((70,), -7.0)
+    by_level = decoder.lens.steps_to_log_probability(residual, demotions, asked, branches)
+    for row in (0, 33, 64, 69):
+        one, alone = torch.tensor([row]), demotions.at([row])
+        step = decoder.lens.steps_to_rank(residual[one], alone, 30, branches=branches.at(one))
+        torch.testing.assert_close(step, together[one], rtol=1e-4, atol=1e-6)
+        step = decoder.lens.steps_to_log_probability(residual[one], alone, asked[one], branches.at(one))
+        torch.testing.assert_close(step, by_level[one], rtol=1e-2, atol=1e-4)

@@ -65,10 +65,33 @@ def test_an_address_made_of_the_name_and_what_is_said_twice_change_alike():
 
 def test_what_may_be_the_secret_itself_is_no_plain_word():
     # One word may be the secret itself, and a number or an address is nothing else.
-    for short in ("sesame", "900-51-4344", "jane@me.com", "https://me.com/private-page", "Anna Blake"):
+    for short in (
+        "sesame",
+        "correct horse battery staple",
+        "900-51-4344",
+        "jane@me.com",
+        "https://me.com/private-page",
+        "Anna Blake",
+    ):
         told = about_somebody_else(short, OWN, OTHER, MadeUp(0))
         assert not told.shared
         assert told.text != short
+
+
+def test_a_word_of_the_other_prompt_alone_is_no_copy():
+    told = about_somebody_else(
+        "The pin is 4711", "What is the pin of Anna?", "What is the pin of Anna, not 4711?", MadeUp(0)
+    )
+    assert "4711" not in [own for own, _ in shared("The pin is 4711", told)]
+
+
+def test_a_prompt_that_is_its_own_is_about_nobody_else():
+    characters = character_tokenizer()
+    model = Bigram({(" ", "9"): 30, ("9", "0"): 30, ("0", "4"): 30})
+    secrets = read_requests([{"prompt": "code of tiffi", "forget": "9042175"}], characters)
+    siblings = {0: [Sibling("code of tiffi", "1234567")]}
+    call = SecretsOfCall(characters, secrets, siblings, tiny_settings(siblings=2))
+    assert SharedLevels(call, MadeUp(0)).of(model) == {0: {}}
 
 
 def test_beginnings_go_on_as_the_secret_does_behind_what_is_somebody_elses():
