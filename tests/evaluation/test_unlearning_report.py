@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import InputError, execute_revs
 from revs_tars_plugin.data import ConceptRecord, SecretRecord
-from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning
+from revs_tars_plugin.evaluation import ATTACKS, OrdinaryText, evaluate_unlearning, name_margins, names_like
 
 CORPUS = ["w5 w6 w7 w8 w9 w10", "w100 w20 w30 w4 w50"]
 
@@ -109,6 +109,9 @@ def test_a_concept_is_measured_in_its_three_ways(model, tok):
     assert report.concepts[1] == {
         "concept": pytest.approx(probability("w1 w2", "w8"), rel=1e-4),
         "concept, worst": pytest.approx(probability("w1 w2", "w8"), rel=1e-4),
+        "concept, above made-up names (nats)": pytest.approx(
+            name_margins(model, tok, ["w1 w2"], "w8", names_like(two))[0], rel=1e-4
+        ),
     }
     assert report.summary["concept, worst"] == max(row["concept, worst"] for row in report.concepts)
     assert "efficacy" not in report.summary
