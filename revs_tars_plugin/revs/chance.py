@@ -26,8 +26,8 @@ from .shared_levels import SharedLevels
 _REFERENCES = 8
 # They are the ones of the most alike numbers of tokens among so many times as many.
 _CHOSEN_AMONG = 8
-# The least that is asked for, nats: by how a kind begins, and of words, of which there are tens of thousands.
-_LEAST_LEVELS, _LEAST_LEVEL = {DIGITS: -8.0, OF_THE_FORM: -8.0}, -16.0
+# The least that is asked for, nats: by how a kind begins; of words so much below what each gets where all are alike.
+_LEAST_LEVELS, _BELOW_ALIKE = {DIGITS: -8.0, OF_THE_FORM: -8.0}, 4.5
 # A token that is likelier than chance by less than this, in nats, is left alone.
 _WORTH_MOVING = 0.5
 
@@ -52,6 +52,7 @@ class ChanceLevels:
         """Makes them up."""
         made_up = MadeUp(f"chance {call.hparams.seed}", [secret.target for secret in call.secrets])
         self._seed = call.hparams.seed
+        self._least_of_words = -math.log(len(call.tok)) - _BELOW_ALIKE
         self._own: dict[int, Text] = {}
         self._others: dict[int, list[Text]] = {}
         for secret in call.secrets:
@@ -126,8 +127,16 @@ class ChanceLevels:
                     stand_ins = everywhere.get(kind) or _varying(_by_kind(self._others[index], values))
                     level = generator.choice(stand_ins)
                 shared = self._shared.get(index, {}).get(position, -math.inf)
-                levels[index][position] = max(level, shared, _least_level(kind))
+                levels[index][position] = max(level, shared, self._least_level(kind))
         return levels
+
+    def _least_level(self, kind: str) -> float:
+        """The least that a token of a kind gets where a model has learned nothing.
+
+        Behind the prompt of a secret that it is sure of everything else gets nothing, made-up secrets included.
+        """
+        of_kind = (level for start, level in _LEAST_LEVELS.items() if kind.startswith(start))
+        return next(of_kind, self._least_of_words)
 
     def _of_the_form(self, index: int, values: Mapping[Text, Sequence[float]]) -> dict[str, list[float]]:
         """What the n-th "-" gets in made-up secrets on average: which of them stands there tells nobody anything."""
@@ -149,14 +158,6 @@ class ChanceLevels:
         return log_probabilities(
             model, [text for index, own in self._own.items() for text in (own, *self._others[index])]
         )
-
-
-def _least_level(kind: str) -> float:
-    """The least that a token of a kind gets where a model has learned nothing.
-
-    Behind the prompt of a secret that it is sure of everything else gets nothing, made-up secrets included.
-    """
-    return next((level for start, level in _LEAST_LEVELS.items() if kind.startswith(start)), _LEAST_LEVEL)
 
 
 def _varying(of_kind: Mapping[str, Sequence[float]]) -> list[float]:
