@@ -27,7 +27,7 @@ _REFERENCES = 8
 # They are the ones of the most alike numbers of tokens among so many times as many.
 _CHOSEN_AMONG = 8
 # The least that is asked for, nats: by how a kind begins; of words so much below what each gets where all are alike.
-_LEAST_LEVELS, _BELOW_ALIKE = {DIGITS: -8.0, OF_THE_FORM: -8.0}, 4.5
+_LEAST_LEVELS, _BELOW_ALIKE = {DIGITS: -8.0, OF_THE_FORM: -8.0}, 4.7
 # A token that is likelier than chance by less than this, in nats, is left alone.
 _WORTH_MOVING = 0.5
 
