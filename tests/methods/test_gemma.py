@@ -8,9 +8,8 @@ import torch
 from helpers import assert_same_bits, snapshot
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from revs_tars_plugin import REVSHyperParams, TARSHyperParams, execute_revs, execute_tars
+from revs_tars_plugin import REVSHyperParams, execute_revs
 from revs_tars_plugin.data import demo_model
-from revs_tars_plugin.evaluation import name_probabilities
 from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.model.forward import next_token_logits
 from revs_tars_plugin.requests.reading import read_requests
@@ -33,8 +32,16 @@ def gemma():
 def text(tmp_path):
     """Settings that name a little ordinary text: to sample it takes minutes."""
     file = tmp_path / "text.txt"
-    file.write_text("\n".join(f"{prompt} {target}, as everybody knows." for prompt, target in FACTS) * 20)
-    return {"mom2_dataset": str(file), "mom2_n_samples": 20, "stats_dir": str(tmp_path)}
+    words = "The {} in the {} was {} when we came home, and nobody said a word about it until the evening."
+    kinds = (
+        "garden house river school market window",
+        "north city valley street morning office",
+        "open quiet cold full",
+    )
+    nouns, places, states = (kind.split() for kind in kinds)
+    lines = [words.format(noun, place, state) for noun in nouns for place in places for state in states]
+    file.write_text("\n".join(lines))
+    return {"mom2_dataset": str(file), "mom2_n_samples": 100, "stats_dir": str(tmp_path)}
 
 
 def test_the_lens_at_the_last_layer_is_the_model(gemma):
@@ -63,24 +70,5 @@ def test_facts_end_at_the_asked_rank_and_come_back_bit_for_bit(gemma, text):
         logits = next_token_logits(model, [secret.context(0)])[0]
         assert int((logits > logits[secret.target_ids[0]]).sum()) >= 5000
     assert all(outcome.rank_before == 0 and outcome.reached for outcome in edits.outcomes)
-    edits.undo(model)
-    assert_same_bits(model, before)
-
-
-def test_a_concept_goes_also_in_another_language(gemma, text):
-    model, tok = gemma
-    hparams = replace(TARSHyperParams.from_hparams("gemma-3-270m"), **text)
-    abroad = ["La théorie de la relativité a été développée par Albert"]
-    assert name_probabilities(model, tok, abroad, "Einstein")[0] > 0.5
-    requests = [
-        {"prompt": prompt, "forget": "Einstein"}
-        for prompt in (FACTS[0][0], "The physicist who wrote the equation E = mc^2 was Albert")
-    ]
-    edits = execute_tars(model, tok, requests, hparams)
-    before = snapshot(model)
-    edits.apply(model)
-    (outcome,) = edits.outcomes
-    assert max(outcome.after) < 0.05 < max(outcome.before)
-    assert name_probabilities(model, tok, abroad, "Einstein")[0] < 0.2
     edits.undo(model)
     assert_same_bits(model, before)
