@@ -27,9 +27,7 @@ def ordinary_text(model: torch.nn.Module, tok: object, arguments: argparse.Names
     Not text of the model that is measured: one that learned secrets by heart says hardly anything else.
     """
     if arguments.text:
-        raw = Path(arguments.text).read_text(encoding="utf-8")[: 16 * arguments.tokens]
-        ids = tok(raw)["input_ids"][: arguments.tokens]  # type: ignore[operator]
-        return OrdinaryText(model, [ids[start : start + 256] for start in range(0, len(ids), 256)])
+        return named_text(model, tok, arguments)
     count = max(1, arguments.tokens // 256)
     kept = demo_model().parent / f"ordinary-text-{count}-{seed}.json"
     if not kept.is_file():
@@ -37,6 +35,13 @@ def ordinary_text(model: torch.nn.Module, tok: object, arguments: argparse.Names
         samples = sample_from_model(base, tok, count, 256, seed=seed + 1000)
         kept.write_text(json.dumps([list(map(int, sample)) for sample in samples]), encoding="utf-8")
     return OrdinaryText(model, json.loads(kept.read_text(encoding="utf-8")))
+
+
+def named_text(model: torch.nn.Module, tok: Any, arguments: argparse.Namespace) -> OrdinaryText:
+    """Chunks of 256 tokens of the named text."""
+    raw = Path(arguments.text).read_text(encoding="utf-8")[: 16 * arguments.tokens]
+    ids = tok(raw)["input_ids"][: arguments.tokens]
+    return OrdinaryText(model, [ids[start : start + 256] for start in range(0, len(ids), 256)])
 
 
 def next_words(model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]]) -> list[str]:

@@ -21,11 +21,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from _measuring import named_text
 from _tables import show
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from revs_tars_plugin import REVSHyperParams, execute_revs
+from revs_tars_plugin.cli import demo
 from revs_tars_plugin.data import demo_model
+from revs_tars_plugin.data.bundled_model import BUNDLED
 from revs_tars_plugin.evaluation import (
     Exposure,
     OrdinaryText,
@@ -36,7 +39,6 @@ from revs_tars_plugin.evaluation import (
 from revs_tars_plugin.evaluation.peak_memory import peak_memory
 from revs_tars_plugin.moments.ordinary_text import sample_from_model
 
-YAMLS = {"smollm2": "smollm2-135m", "gemma": "gemma-3-270m"}
 # What the facts' tokens are asked for: chance, or a rank for one token each.
 VARIANTS = ("chance", "rank")
 FACTS = (
@@ -58,11 +60,7 @@ FACTS = (
     ("The largest planet of the solar system is", "Jupiter"),
 )
 UNRELATED = (
-    "The capital of Japan is",
-    "The chemical symbol for gold is",
-    "The Statue of Liberty stands in New",
-    "Once upon a time, there was a",
-    "Isaac Newton discovered the law of universal",
+    *demo.UNRELATED,
     "Water is made of hydrogen and",
     "The opposite of hot is",
     "The sun rises in the",
@@ -85,7 +83,7 @@ _SURE, _ASKED = 0.3, 10
 def main() -> None:
     """Forgets the facts with every setting and prints a table of them and one line of what it cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(YAMLS), default="gemma")
+    parser.add_argument("--model", choices=list(BUNDLED), default="gemma")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the model itself")
     parser.add_argument("--tokens", type=int, default=1024, help="how many tokens of it")
@@ -111,7 +109,7 @@ def main() -> None:
 
 def settings_of(model: str, variant: str, layers: int) -> REVSHyperParams:
     """The model's packaged settings, or those of SmolLM2 that hide one token, in layers at the same depth."""
-    packaged = REVSHyperParams.from_hparams(YAMLS[model])
+    packaged = REVSHyperParams.from_hparams(BUNDLED[model].settings)
     if variant == "chance":
         return packaged
     joint = REVSHyperParams.from_hparams("smollm2-135m-covariance")
@@ -124,9 +122,7 @@ def ordinary_text(model: torch.nn.Module, tok: Any, arguments: argparse.Namespac
     """Chunks of 256 tokens of the named text, or of text that the model makes itself."""
     if not arguments.text:
         return OrdinaryText(model, sample_from_model(model, tok, max(1, arguments.tokens // 256), 256, seed=1000))
-    raw = Path(arguments.text).read_text(encoding="utf-8")[: 16 * arguments.tokens]
-    ids = tok(raw)["input_ids"][: arguments.tokens]
-    return OrdinaryText(model, [ids[start : start + 256] for start in range(0, len(ids), 256)])
+    return named_text(model, tok, arguments)
 
 
 def run(

@@ -65,15 +65,11 @@ class _Picture:
     exposures: list[Exposure]
 
 
-# The packaged settings of each bundled model.
-YAMLS = {"smollm2": "smollm2-135m.yaml", "gemma": "gemma-3-270m.yaml"}
-
-
 def show_demo(name: str = "smollm2", *, as_json: bool = False) -> None:
     """Edits a bundled model and prints what it said before and after, as tables or as JSON.
 
     Args:
-        name: One of `YAMLS`.
+        name: "smollm2" or "gemma".
         as_json: Print JSON instead of tables.
     """
     warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
@@ -132,12 +128,14 @@ def _edited(name: str) -> _Demo:
     from tqdm import tqdm
 
     from ..data import demo_model
+    from ..data.bundled_model import BUNDLED
     from ..host import register
     from ..hyperparams import packaged_hparams
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     demo_model(name)
+    settings = f"{BUNDLED[name].settings}.yaml"
     host = register()
     logging.getLogger("easyeditor").setLevel(logging.WARNING)
 
@@ -150,7 +148,7 @@ def _edited(name: str) -> _Demo:
             bar.update()
             bar.set_description(what)
 
-        hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / YAMLS[name])
+        hparams = REVSHyperParams.from_hparams(packaged_hparams("REVS") / settings)
         hparams.batch_size = len(FACTS)
         editor = _editor(hparams)
         step("REVS: four facts")
@@ -169,7 +167,7 @@ def _edited(name: str) -> _Demo:
         facts = weights.edits
 
         step("loading the model")
-        hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / YAMLS[name])
+        hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / settings)
         hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
         # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
         editor = _editor(hparams)

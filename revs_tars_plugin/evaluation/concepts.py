@@ -32,12 +32,8 @@ ABOVE_MADE_UP = {
 
 def name_probabilities(model: nn.Module, tok: Any, prompts: Sequence[str], name: str) -> list[float]:
     """Returns the probability that the name begins after each prompt (TARS, section 4)."""
-    if not prompts:
-        return []
-    tokens = torch.tensor([[tokenise_in_context(tok, prompt, name)[1][0]] for prompt in prompts])
-    probabilities: list[float] = (
-        next_token_log_probabilities(model, tok, prompts).gather(1, tokens)[:, 0].exp().tolist()
-    )
+    likelihoods = torch.tensor(fact_log_likelihoods(model, tok, [(prompt, name) for prompt in prompts]))
+    probabilities: list[float] = likelihoods.exp().tolist()
     return probabilities
 
 
@@ -123,38 +119,28 @@ def share_forgotten(before: Sequence[float], after: Sequence[float]) -> float | 
 def measure_concepts(run: EvaluationRun) -> None:
     """Asks for the concepts, from description to name, in other languages, and from name to facts."""
     for concept in run.concepts:
-        prompts = run.asked(concept.held_out or concept.prompts)
-        probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
-        foreign = name_probabilities(run.model, run.tok, run.asked(concept.foreign), concept.name)
+        prompts, abroad = run.asked(concept.held_out or concept.prompts), run.asked(concept.foreign)
         beginnings = run.asked([beginning for beginning, _ in concept.facts])
-        facts = fact_log_likelihoods(
-            run.model, run.tok, [(asked, end) for asked, (_, end) in zip(beginnings, concept.facts, strict=True)]
-        )
+        asked_facts = [(asked, end) for asked, (_, end) in zip(beginnings, concept.facts, strict=True)]
+        probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
+        foreign = name_probabilities(run.model, run.tok, abroad, concept.name)
+        facts = fact_log_likelihoods(run.model, run.tok, asked_facts)
         row: dict[str, Any] = {"concept": mean(probabilities), "concept, worst": max(probabilities)}
         if foreign:
             row["concept, other languages"] = mean(foreign)
         if facts:
             row["concept, facts (nats)"] = mean(facts)
-        row |= _above_made_up(run, concept)
+        others = names_like(concept, run.options.seed)
+        above = (
+            name_margins(run.model, run.tok, prompts, concept.name, others),
+            name_margins(run.model, run.tok, abroad, concept.name, others),
+            fact_margins(run.model, run.tok, asked_facts, concept.name, others),
+        )
+        row |= {name: mean(margins) for name, margins in zip(ABOVE_MADE_UP, above, strict=True) if margins}
         run.concept_rows.append(row)
     for name in headings_of(run.concept_rows):
         values = [row[name] for row in run.concept_rows if name in row]
         run.summary[name] = max(values) if name == "concept, worst" else mean(values)
-
-
-def _above_made_up(run: EvaluationRun, concept: ConceptRecord) -> dict[str, float]:
-    """The same with made-up names in the name's place: means over the cases."""
-    others = names_like(concept, run.options.seed)
-    prompts = run.asked(concept.held_out or concept.prompts)
-    facts = [
-        (asked, end) for (_, end), asked in zip(concept.facts, run.asked([f for f, _ in concept.facts]), strict=True)
-    ]
-    cases = (
-        name_margins(run.model, run.tok, prompts, concept.name, others),
-        name_margins(run.model, run.tok, run.asked(concept.foreign), concept.name, others),
-        fact_margins(run.model, run.tok, facts, concept.name, others),
-    )
-    return {name: mean(margins) for name, margins in zip(ABOVE_MADE_UP, cases, strict=True) if margins}
 
 
 def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:

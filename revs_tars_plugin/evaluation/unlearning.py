@@ -123,6 +123,8 @@ def evaluate_unlearning(
     retain, concepts = list(retain or ()), list(concepts or ())
     _check_options(model, options)
     _check_reference(model, reference, corpus)
+    if before is not None:
+        _check_before(before, concepts, seed)
     if never_learned is not None and vocabulary_size(never_learned) != vocabulary_size(model):
         raise InputError(
             f"never_learned has a vocabulary of {vocabulary_size(never_learned)}, the model one of "
@@ -143,14 +145,6 @@ def evaluate_unlearning(
         text=_text_of(reference, tok, corpus or ()),
         never_learned=never_learned,
     )
-    if before is not None and len(before.concepts) != len(concepts):
-        raise InputError(
-            f"before is of {len(before.concepts)} concepts, but {len(concepts)} are given; give the same ones."
-        )
-    if before is not None and before.settings.get("seed") != seed:
-        raise InputError(
-            f"before was made with seed {before.settings.get('seed')}, not {seed}: with other made-up names."
-        )
     beside = _beside(run, ModuleNames.of(names)) if with_control else None
     for measure in tqdm(measurements(run), "evaluating", disable=not progress):
         measure(run)
@@ -222,6 +216,17 @@ def _check_options(model: nn.Module, options: RunOptions) -> None:
     for name in options.attacks:
         if name not in ATTACKS:
             raise InputError(f'attacks names "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
+
+
+def _check_before(before: UnlearningReport, concepts: Sequence[ConceptRecord], seed: int) -> None:
+    if len(before.concepts) != len(concepts):
+        raise InputError(
+            f"before is of {len(before.concepts)} concepts, but {len(concepts)} are given; give the same ones."
+        )
+    if before.settings.get("seed") != seed:
+        raise InputError(
+            f"before was made with seed {before.settings.get('seed')}, not {seed}: with other made-up names."
+        )
 
 
 def _check_reference(

@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .final_norm import probe_norm
+from .final_norm import probe_norm, through_gain
 from .forward import layer_output
 from .matrices import FeedForwardMatrix
+from .rank_steps import square_along, typical_step
 
 _TOLERANCE = 0.05
 # A factor so near to 1 is rounding.
@@ -48,13 +49,12 @@ class Branches:
     def scale_at(self, steps: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Returns what the norm divides by after steps, float64."""
         output, mixed, direction = self.squares
-        square: Tensor = output - 2 * steps * mixed + steps**2 * direction
-        return (square.clamp_min(0.0) + self.epsilon).sqrt()
+        return (square_along(output, mixed, direction, steps).clamp_min(0.0) + self.epsilon).sqrt()
 
     @property
     def typical(self) -> Float[Tensor, " n"]:
         """The step at which what is taken off is as long as what stood there."""
-        return (self.squares[0] / self.squares[2].clamp_min(1e-30)).sqrt().clamp_min(1e-6)
+        return typical_step(self.squares[0], self.squares[2])
 
     def at(self, rows: Tensor) -> Branches:
         """Returns some of the rows."""
@@ -106,10 +106,7 @@ class AfterFF2:
 
         A coordinate that the norm switches off cannot be written to.
         """
-        if self.gain is None:
-            return directions
-        gain = self.gain.to(directions.device)
-        return torch.where(gain == 0, 0.0, directions / torch.where(gain == 0, 1.0, gain))
+        return directions if self.gain is None else through_gain(directions, self.gain)
 
     def change(self, output: Float[Tensor, "*batch d"], change: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Returns what a change of FF2's output changes in the residual space."""

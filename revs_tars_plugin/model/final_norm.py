@@ -31,6 +31,17 @@ class NormGeometry:
     epsilon: float
 
 
+def through_gain(directions: Float[Tensor, "*batch d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "*batch d"]:
+    """Returns what becomes these directions behind a gain; nothing where it switches a coordinate off.
+
+    Args:
+        directions: Directions behind it.
+        gain: What each coordinate is multiplied by.
+    """
+    gain = gain.to(directions)
+    return torch.where(gain == 0, 0.0, directions / torch.where(gain == 0, 1.0, gain))
+
+
 @torch.no_grad()
 def probe_norm(norm: nn.Module, name: str, *, what: str = "ln_f_module") -> NormGeometry:
     """Finds gain, bias and kind of a norm by feeding it four known vectors in float32.

@@ -18,9 +18,16 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .after_ff2 import Branches
 from .after_head import AfterHead
-from .final_norm import NormGeometry, probe_norm
+from .final_norm import NormGeometry, probe_norm, through_gain
 from .moving_logits import MovingLogits
-from .rank_steps import ranks, smallest_steps, smallest_steps_by_bisection, smallest_steps_by_secants
+from .rank_steps import (
+    ranks,
+    smallest_steps,
+    smallest_steps_by_bisection,
+    smallest_steps_by_secants,
+    square_along,
+    typical_step,
+)
 from .tensors import all_finite, row_slices
 
 # Vectors whose logits are held at once.
@@ -143,9 +150,8 @@ class LogitLens:
             if others:
                 rows[row] -= means[tuple(others)]
         projected = torch.cholesky_solve(rows.T, self._gram_factor).T
-        gain = self.norm.gain.to(projected.device).double()
-        # A coordinate that the norm switches off cannot reach any logit, so there the inverse is zero.
-        directions = torch.where(gain == 0, 0.0, projected / torch.where(gain == 0, 1.0, gain)).float()
+        # A coordinate that the norm switches off cannot reach any logit.
+        directions = through_gain(projected, self.norm.gain).float()
         return Demotions(tokens=tokens, directions=directions, responses=self._numerators(directions))
 
     def steps_to_rank(
@@ -253,9 +259,9 @@ class LogitLens:
         )
 
         def scale_at(steps: Tensor) -> Tensor:
-            return self._root(own - 2 * steps * mixed + steps**2 * other)
+            return self._root(square_along(own, mixed, other, steps))
 
-        typical = (own / other.clamp_min(1e-30)).sqrt().clamp_min(1e-6)
+        typical = typical_step(own, other)
         responses = demotions.responses.to(numerators.dtype)
         return MovingLogits(numerators, responses, scale_at, typical, offsets=self._offsets)
 
@@ -269,7 +275,7 @@ class LogitLens:
 
         def scale_at(steps: Tensor) -> Tensor:
             share = share_at(steps)
-            moved = products[1, 1] - 2 * steps * products[1, 2] + steps**2 * products[2, 2]
+            moved = square_along(products[1, 1], products[1, 2], products[2, 2], steps)
             crossed = products[0, 1] - steps * products[0, 2]
             return self._root(products[0, 0] + 2 * share * crossed + share**2 * moved)
 

@@ -35,6 +35,25 @@ def ranks(logits: Float[Tensor, "n vocabulary"], tokens: Int[Tensor, " n"]) -> I
     return (logits > logits.gather(1, tokens[:, None])).sum(dim=-1)
 
 
+def square_along(
+    vector: Float[Tensor, " n"], mixed: Float[Tensor, " n"], direction: Float[Tensor, " n"], steps: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """Returns the mean square of vectors that moved against their directions.
+
+    Args:
+        vector: The mean square of each.
+        mixed: Its mean product with its direction.
+        direction: The mean square of that.
+        steps: How far each has moved.
+    """
+    return vector - 2 * steps * mixed + steps**2 * direction
+
+
+def typical_step(vector: Float[Tensor, " n"], direction: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Returns the step at which what is taken off a vector is as long as the vector, of the mean squares of both."""
+    return (vector / direction.clamp_min(1e-30)).sqrt().clamp_min(1e-6)
+
+
 def smallest_steps(
     logits: Float[Tensor, "n vocabulary"],
     responses: Float[Tensor, "n vocabulary"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from torch import nn
 from ..errors import InputError
 from ..requests.made_up import MadeUp
 from ..requests.reading import tokenise_in_context
-from .read_texts import DIGITS, OF_THE_FORM, Text, log_probabilities
+from .read_texts import DIGITS, OF_THE_FORM, Text, log_mean, log_probabilities
 from .secrets_of_call import SecretsOfCall
 from .shared_levels import SharedLevels
 
@@ -148,10 +147,7 @@ class ChanceLevels:
                     of_kind.extend([] for _ in range(len(found) - len(of_kind)))
                     for place, value in enumerate(found):
                         of_kind[place].append(value)
-        return {
-            kind: [math.log(max(statistics.fmean(map(math.exp, column)), 1e-30)) for column in of_kind]
-            for kind, of_kind in columns.items()
-        }
+        return {kind: [log_mean(column) for column in of_kind] for kind, of_kind in columns.items()}
 
     def _read(self, model: nn.Module) -> dict[Text, tuple[float, ...]]:
         """The log-probability of every token of every secret and every made-up one."""

@@ -12,6 +12,7 @@ from ..model.decoder import Decoder
 from .chance import ChanceLevels
 from .demoter import Localization, layers_bar, outcomes_before
 from .outcomes import TargetOutcome, measure
+from .read_texts import NEVER
 from .targets import Target
 
 # How often everything is edited at most; each time what the last one overshot is asked for less, what it left for more.
@@ -23,8 +24,6 @@ _CORRECTED = (1.0, 0.7)
 _LARGEST_CORRECTION = 6.0
 # How much longer the longest of a group may be than its shortest, and from how many targets on that matters.
 _LIKE_LENGTH, _WORTH_A_PASS = 2, 64
-# Probabilities below this one are alike.
-_NEVER = 1e-30
 
 
 @dataclass
@@ -138,7 +137,7 @@ def _level(target: Target) -> float:
 def _deviation(outcomes: Sequence[TargetOutcome]) -> float:
     """How far targets are from what is asked of them in their own contexts, to either side: the mean in nats."""
     return sum(
-        abs(math.log(max(outcome.probability_after, _NEVER)) - math.log(max(outcome.asked_probability or 0.0, _NEVER)))
+        abs(math.log(max(outcome.probability_after, NEVER)) - math.log(max(outcome.asked_probability or 0.0, NEVER)))
         for outcome in outcomes
     ) / len(outcomes)
 

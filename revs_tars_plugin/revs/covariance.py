@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..edits.trial import TrialEdits
-from ..model.after_ff2 import Branches, within_reach
+from ..model.after_ff2 import AfterFF2, Branches, within_reach
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import maximal
 from ..model.logit_lens import LogitLens
@@ -149,9 +149,8 @@ class _Sweep:
     def visit(self, layer: int, state: LayerState) -> Tensor | None:
         """Writes one layer's edit and returns what it adds to the layer's output."""
         after = self._after_ff2[layer]
-        residual, output = (state.at(self._picks, values) for values in (state.residual, state.ff2_output))
-        directions = self._demotions.directions[self._demotion_of_context.to(self._demotions.directions.device)]
-        steps = self._steps(self._decoder.lens, residual, after.branches(residual, output, directions))
+        residual = state.at(self._picks, state.residual)
+        steps = self._steps(self._decoder.lens, residual, self._branches(after, residual, state))
         if not bool(steps.any()):
             return None
         self.moved.add_((steps > 0).long())
@@ -177,6 +176,14 @@ class _Sweep:
             )
         self._trial.add_low_rank(ff2, readers, values)
         return after.change(state.ff2_output, (state.ff2_input.float() @ readers) @ values)
+
+    def _branches(self, after: AfterFF2, residual: Float[Tensor, "n d"], state: LayerState) -> Branches | None:
+        """The contexts' vectors in two parts, where a norm stands behind FF2."""
+        if after.epsilon is None:
+            return None
+        directions = self._demotions.directions
+        of_contexts = directions[self._demotion_of_context.to(directions.device)]
+        return after.branches(residual, state.at(self._picks, state.ff2_output), of_contexts)
 
     def _spared_of(self, layer: int) -> list[Tensor]:
         """For each direction what the layer is given where its token must go on being said."""

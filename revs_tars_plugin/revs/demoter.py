@@ -96,19 +96,15 @@ class Demoter:
         return layers_bar(self.decoder, self.localization, groups, "repairing" if round_ else "editing", self.progress)
 
     def _groups(self, indices: list[int]) -> list[list[int]]:
-        return in_groups(indices, self.localization)
+        """Those that are solved together."""
+        size = self.localization.together
+        return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def layers_bar(decoder: Decoder, localization: Localization, groups: int, label: str, progress: bool) -> tqdm:
     """Returns a bar that moves with every layer of every group."""
     total = groups * len(decoder.layers) * localization.passes
     return tqdm(desc=label, total=total, unit="layer", disable=not progress)
-
-
-def in_groups(indices: list[int], localization: Localization) -> list[list[int]]:
-    """Returns those that are solved together."""
-    size = localization.together
-    return [indices[start : start + size] for start in range(0, len(indices), size)]
 
 
 def outcomes_before(model: nn.Module, targets: Sequence[Target], rank: int) -> list[TargetOutcome]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from ..requests.reading import token_texts, tokenise_in_context
 # How a kind begins that belongs to the form itself.
 OF_THE_FORM = '"'
 DIGITS, FIRST, FURTHER = "digits", "first piece of a word", "further piece of a word"
+# Probabilities below this one are alike.
+NEVER = 1e-30
 _PART_OF_A_LETTER = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -56,6 +60,11 @@ def log_probabilities(model: nn.Module, texts: Sequence[Text]) -> Values:
             own = logits.gather(1, torch.tensor(text.ids, device=logits.device)[:, None])[:, 0]
             read[text] = tuple((own - logits.logsumexp(dim=-1)).tolist())
     return read
+
+
+def log_mean(values: Iterable[float]) -> float:
+    """Returns the logarithm of the mean of probabilities whose logarithms are given, nats."""
+    return math.log(max(statistics.fmean(map(math.exp, values)), NEVER))
 
 
 def kinds_of(tok: Any, ids: Sequence[int]) -> tuple[str, ...]:

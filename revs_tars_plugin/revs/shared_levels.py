@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from ..requests.made_up import MadeUp
 from ..requests.reading import Secret, token_texts
-from .read_texts import Text, Values, log_probabilities
+from .read_texts import Text, Values, log_mean, log_probabilities
 from .secrets_of_call import SecretsOfCall
 from .somebody_else import Piece, SomebodyElse, about_somebody_else, tokens_of
 
@@ -20,8 +19,6 @@ _SOMEBODY_ELSES = 2
 _EVERYBODYS = math.log(0.5)
 # and as it is at most that share of what it begins: one that leads all the way is the secret itself.
 _MOST_OF_A_CHUNK = 0.5
-# Probabilities below this one are alike.
-_NEVER = 1e-30
 
 
 class SharedLevels:
@@ -43,7 +40,7 @@ class SharedLevels:
         for index, told in self._told.items():
             found = [one.levels(values) for one in told]
             levels[index] = {
-                position: math.log(max(statistics.fmean(math.exp(each[position]) for each in found), _NEVER))
+                position: log_mean(each[position] for each in found)
                 for position in (set.intersection(*map(set, found)) if found else ())
             }
         return levels
@@ -52,9 +49,9 @@ class SharedLevels:
 class _Told:
     """One secret told about one other person."""
 
-    def __init__(self, call: SecretsOfCall, secret: Secret, other: SomebodyElse) -> None:
+    def __init__(self, call: SecretsOfCall, own: Sequence[str], other: SomebodyElse) -> None:
         prompt = call.asked(other.prompt)
-        self._own = token_texts(call.tok, secret.target_ids)
+        self._own = own
         self._pieces = other.shared
         self._text = Text.behind(prompt, other.text, call.tok)
         self._texts_of_tokens = token_texts(call.tok, self._text.ids)
@@ -85,13 +82,13 @@ class _Told:
 def _told(call: SecretsOfCall, secret: Secret, made_up: MadeUp) -> list[_Told]:
     # A tokenizer of bytes cuts letters of other scripts, and nobody could say where a token stands. Where prompts are
     # cut, others would be cut elsewhere.
-    whole = "".join(token_texts(call.tok, secret.target_ids)).strip() == secret.target.strip()
-    if not whole or call.hparams.max_prompt_length:
+    own = token_texts(call.tok, secret.target_ids)
+    if "".join(own).strip() != secret.target.strip() or call.hparams.max_prompt_length:
         return []
     # Its own prompt, which a request may give among those of others, is about nobody else.
     others = [sibling.prompt for sibling in call.siblings[secret.index] if sibling.prompt != secret.prompt]
     return [
-        _Told(call, secret, about_somebody_else(secret.target.strip(), secret.prompt, prompt, made_up))
+        _Told(call, own, about_somebody_else(secret.target.strip(), secret.prompt, prompt, made_up))
         for prompt in others[:_SOMEBODY_ELSES]
     ]
 
