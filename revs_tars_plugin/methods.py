@@ -152,5 +152,7 @@ def _at_the_same_depth(layers: Sequence[int], count: int) -> list[int]:
 def stats_folder(model: nn.Module) -> str:
     """Returns where second moments of a model are kept: by its weights, not by the name of its folder."""
     names = ModuleNames.found_in(model)
-    weight = base_model(model).get_submodule(names.rewrite_module_tmp.format(0)).weight
-    return str(Path(UnlearnHyperParams.stats_dir) / fingerprint(weight)[:16])  # type: ignore[arg-type]
+    # Its parameter, or of experts the largest of theirs.
+    parameters = base_model(model).get_submodule(names.rewrite_module_tmp.format(0)).parameters()
+    weight = max(parameters, key=lambda parameter: parameter.numel())
+    return str(Path(UnlearnHyperParams.stats_dir) / fingerprint(weight)[:16])

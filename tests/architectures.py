@@ -22,6 +22,8 @@ _NEOX = {
     "ln_f_module": "gpt_neox.final_layer_norm",
     "lm_head_module": "lm_head",
 }
+# Of a mixture of experts.
+_EXPERTS = {**LLAMA_NAMES, "rewrite_module_tmp": "model.layers.{}.mlp.experts"}
 _COMMON = {
     "vocab_size": 201,
     "hidden_size": 32,
@@ -48,7 +50,6 @@ class Family:
         settings: What the config is given.
         names: The module names.
         first: Names of the matrices that read the residual space, for TARS.
-        refused: What the refusal says, where the family cannot be edited exactly.
     """
 
     kind: type
@@ -56,7 +57,6 @@ class Family:
     settings: dict = field(repr=False)
     names: dict = field(repr=False)
     first: dict = field(default_factory=dict, repr=False)
-    refused: str = ""
 
     def make(self, seed=0):
         """Builds it with gains and biases that are neither 1 nor 0, so that they matter."""
@@ -129,12 +129,27 @@ FAMILIES = {
         hf.MixtralForCausalLM,
         hf.MixtralConfig,
         {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
-        {**LLAMA_NAMES, "rewrite_module_tmp": "model.layers.{}.mlp.experts"},
-        refused="without a weight",
+        _EXPERTS,
+    ),
+    "qwen3_moe": Family(
+        hf.Qwen3MoeForCausalLM,
+        hf.Qwen3MoeConfig,
+        {**_GROUPED, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": True},
+        _EXPERTS,
+    ),
+    "olmoe": Family(
+        hf.OlmoeForCausalLM,
+        hf.OlmoeConfig,
+        {**_COMMON, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2},
+        _EXPERTS,
+    ),
+    "gpt_oss": Family(
+        hf.GptOssForCausalLM,
+        hf.GptOssConfig,
+        {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+        _EXPERTS,
     ),
 }
-EDITABLE = [name for name, family in FAMILIES.items() if not family.refused]
-REFUSED = [name for name, family in FAMILIES.items() if family.refused]
 
 
 PROMPT = "w1 w2 w3"

@@ -188,10 +188,10 @@ def stats(
     paths = _read_moments(loaded, hparams, quiet, always=True)
     seconds = time.perf_counter() - start
     if json:
-        print_json({"files": {layer: str(path) for layer, path in paths.items()}, "seconds": seconds})
+        print_json({"files": {weight: str(path) for weight, path in paths.items()}, "seconds": seconds})
     else:
         folder = next(iter(paths.values())).parent
-        typer.echo(f"Second moments of {len(paths)} layers in {folder} ({seconds:.1f} s).")
+        typer.echo(f"Second moments of {len(paths)} matrices in {folder} ({seconds:.1f} s).")
 
 
 def _requests(requested: RequestsFile, tok: Any, *, protect: bool, chat: bool) -> list[dict[str, Any]]:
@@ -209,7 +209,7 @@ def _load_edits(files: list[Path]) -> list[EditSet]:
     return [EditSet.load(file) for file in files]
 
 
-def _read_moments(loaded: Any, hparams: Any, quiet: bool, *, always: bool = False) -> dict[int, Path]:
+def _read_moments(loaded: Any, hparams: Any, quiet: bool, *, always: bool = False) -> dict[str, Path]:
     """Measured first, so that the bar says what is going on."""
     from ..model.decoder import Decoder
     from ..moments.second_moments import ordinary_moments

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..model.expert_names import ExpertName
 from .edit_set import EditSet
 from .places import WeightPlace
 from .weight_edits import WeightEdit
@@ -29,7 +30,9 @@ class OriginalWeights(Mapping[str, Tensor]):
         self._model = model
         self._by_name: dict[str, list[WeightEdit]] = {}
         for edit in edits.edits if restores else ():
-            self._by_name.setdefault(edit.name, []).append(edit)
+            # The host knows whole parameters, not one expert's part.
+            of_expert = ExpertName.of(edit.name)
+            self._by_name.setdefault(of_expert.parameter if of_expert else edit.name, []).append(edit)
 
     def kept(self) -> OriginalWeights:
         """Returns an empty mapping with the same `edits`, for a caller that must not restore anything."""
@@ -38,10 +41,15 @@ class OriginalWeights(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         """Returns a new tensor with the weight as it was before the edit."""
         edits = self._by_name[name]
-        place = WeightPlace.of(self._model, name)
-        weight = place.weight
+        weight = WeightPlace.of(self._model, name).weight
+        if any(ExpertName.of(edit.name) for edit in edits):
+            weight = weight.detach().clone()
         for edit in reversed(edits):
-            weight = edit.original(place, weight)
+            place = WeightPlace.of(self._model, edit.name)
+            if place.expert is None:
+                weight = edit.original(place, weight)
+            else:
+                weight[place.expert] = edit.original(place, weight[place.expert])
         return weight
 
     def __iter__(self) -> Iterator[str]:

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
+from ..model.expert_names import ExpertName
+from .peft_experts import stacked
 from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
 
 _INSTALL = "pip install peft"
@@ -39,23 +41,30 @@ def export_peft(edits: Sequence[WeightEdit], folder: str | Path, base_model: str
 
     if not edits:
         raise InputError("The edit changes nothing, so there is no adapter to export.")
-    by_module: dict[str, list[WeightEdit]] = {}
+    by_weight: dict[str, list[WeightEdit]] = {}
     for edit in edits:
-        by_module.setdefault(edit.name.removesuffix(".weight"), []).append(edit)
-    factors = {module: _factors(changes) for module, changes in by_module.items()}
-    ranks = {module: a.shape[0] for module, (a, _) in factors.items()}
-    most = max(ranks.values())
+        by_weight.setdefault(edit.name, []).append(edit)
+    of_experts = {expert: by_weight.pop(name) for name in list(by_weight) if (expert := ExpertName.of(name))}
+    factors = {name.removesuffix(".weight"): _factors(changes) for name, changes in by_weight.items()}
+    ranks = {module: len(a) for module, (a, _) in factors.items()}
+    one_by_one = {expert: _factors(changes) for expert, changes in of_experts.items()}
+    most = max([*ranks.values(), *(len(a) for a, _ in one_by_one.values())])
+    transposed = {expert.parameter for expert, changes in of_experts.items() if changes[0].transposed}
+    experts = stacked(one_by_one, transposed, most)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=most,
         lora_alpha=most,
         rank_pattern=ranks,
         alpha_pattern=ranks,
-        target_modules=sorted(by_module),
-        fan_in_fan_out=any(edit.transposed for edit in edits),
+        target_modules=sorted(factors) or None,
+        fan_in_fan_out=any(edit.transposed for changes in by_weight.values() for edit in changes),
         base_model_name_or_path=base_model,
         inference_mode=True,
     )
+    if experts:  # earlier versions know nothing of it
+        config.target_parameters = sorted(experts)
+    factors |= {parameter.rpartition(".")[0]: pair for parameter, pair in experts.items()}
     tensors = {}
     for module, (a, b) in factors.items():
         tensors[f"base_model.model.{module}.lora_A.weight"] = a

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import EditConflictError
 from ..model.adapters import base_model, without_adapter
+from ..model.expert_names import ExpertName
 from .disk_tensor import DiskTensor
 
 _ATTRIBUTE = "_revs_tars_applied_products"
@@ -54,38 +55,47 @@ class _AppliedProducts(WeakValueDictionary):
 
 @dataclass(frozen=True)
 class WeightPlace:
-    """A parameter of a module.
+    """A parameter of a module, or one expert's matrix of a parameter that holds those of all.
 
     Attributes:
         module: The module that holds it.
         name: The parameter's name there.
+        expert: Which expert's; None for the whole parameter.
     """
 
     module: nn.Module
     name: str
+    expert: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module, name: str) -> WeightPlace:
         """Finds a parameter by its name in a model, or in the model inside a `PeftModel`.
 
+        An expert's matrix has a name of its own; see `ExpertName`.
+
         Raises:
             EditConflictError: When the model has none of that name.
         """
-        path, _, last = name.rpartition(".")
+        of_expert = ExpertName.of(name)
+        whole = name if of_expert is None else of_expert.parameter
+        path, _, last = whole.rpartition(".")
         inside = base_model(model)
         try:
-            inside.get_parameter(name)
+            parameter = inside.get_parameter(whole)
+            if of_expert is not None and not (of_expert.expert < of_expert.count == len(parameter)):
+                raise AttributeError(name)
         except AttributeError as error:
             raise EditConflictError(
                 f'The edit changes "{name}", which this {type(model).__name__} does not have.'
             ) from error
         # An adapter comes and goes around the layer; what was there before belongs to the layer itself.
-        return cls(without_adapter(inside.get_submodule(path)), last)
+        return cls(without_adapter(inside.get_submodule(path)), last, None if of_expert is None else of_expert.expert)
 
     @property
     def weight(self) -> Tensor:
-        """The parameter itself."""
-        return self.module.get_parameter(self.name)
+        """The parameter itself, or the expert's part of it: a view."""
+        parameter = self.module.get_parameter(self.name)
+        return parameter if self.expert is None else parameter.detach()[self.expert]
 
     def applied_product(self, digest: str) -> AppliedProduct | None:
         """Returns what is known of the edit of that digest, or None where it was not applied here."""

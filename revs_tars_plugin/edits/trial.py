@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model.experts import FeedForward
 from ..model.matrices import FeedForwardMatrix
 from ..model.tensors import fingerprint
 from .disk_tensor import DiskTensor
@@ -52,40 +53,47 @@ class TrialEdits:
         self._changed.clear()
 
     @torch.no_grad()
-    def write_neurons(self, matrix: FeedForwardMatrix, indices: Tensor, values: Tensor) -> None:
+    def write_neurons(self, matrix: FeedForward, indices: Tensor, values: Tensor) -> None:
         """Writes neurons into a matrix, remembering what stood there the first time each was touched.
 
         Args:
-            matrix: The matrix.
+            matrix: The matrix, or those of all experts.
             indices: Which neurons, shape (k,).
             values: Their new values, shape (k, d), the weight's dtype.
         """
-        changed = self._changed.setdefault(matrix.weight_name, _ChangedNeurons(matrix))
-        assert isinstance(changed, _ChangedNeurons)
-        fresh = indices[~torch.isin(indices, changed.touched())]
-        if len(fresh):
-            changed.before.append((fresh, matrix.rows[fresh].clone()))
-        write_neurons(matrix.weight, matrix.neuron_dim, indices, values)
+        for part, places, own in matrix.split(indices):
+            changed = self._changed.setdefault(part.weight_name, _ChangedNeurons(part))
+            assert isinstance(changed, _ChangedNeurons)
+            fresh = own[~torch.isin(own, changed.touched())]
+            if len(fresh):
+                changed.before.append((fresh, part.rows[fresh].clone()))
+            write_neurons(part.weight, part.neuron_dim, own, values[places])
 
     @torch.no_grad()
-    def add_low_rank(self, matrix: FeedForwardMatrix, keys: Tensor, values: Tensor) -> None:
+    def add_low_rank(self, matrix: FeedForward, keys: Tensor, values: Tensor) -> None:
         """Adds the product of two thin matrices to a matrix.
 
-        The sum is made anew from the weight as it was, so that it is the one the collected edit will write.
+        The sum is made anew from the weight as it was, so that it is the one the collected edit will write. Of several
+        experts those are left alone to which no key listens.
 
         Args:
-            matrix: The matrix.
+            matrix: The matrix, or those of all experts.
             keys: What each rank-one change listens to, shape (f, r).
             values: What it writes to the residual space, shape (r, d).
         """
-        if matrix.weight_name not in self._changed:
-            self._changed[matrix.weight_name] = _ChangedMatrix(matrix, DiskTensor(matrix.weight))
-        changed = self._changed[matrix.weight_name]
-        assert isinstance(changed, _ChangedMatrix)
-        changed.keys.append(keys.float().cpu())
-        changed.values.append(values.float().cpu())
-        matrix.weight.copy_(changed.before.load())
-        add_product(matrix.weight, matrix.neuron_dim, *changed.factors())
+        parts = matrix.matrices
+        for part, own in zip(parts, torch.split(keys, [each.width for each in parts]), strict=True):
+            listens = own.any(dim=0) if len(parts) > 1 else torch.ones(own.shape[1], dtype=torch.bool)
+            if not bool(listens.any()):
+                continue
+            if part.weight_name not in self._changed:
+                self._changed[part.weight_name] = _ChangedMatrix(part, DiskTensor(part.weight))
+            changed = self._changed[part.weight_name]
+            assert isinstance(changed, _ChangedMatrix)
+            changed.keys.append(own[:, listens].float().cpu())
+            changed.values.append(values[listens].float().cpu())
+            part.weight.copy_(changed.before.load())
+            add_product(part.weight, part.neuron_dim, *changed.factors())
 
     def collect(self, method: str, outcomes: tuple[Any, ...]) -> EditSet:
         """Returns the net change so far as an `EditSet`; what is back at its old bits is left out."""

@@ -76,9 +76,12 @@ def execute_ft_l_delete(
             steps,
         )
     edits = tuple(
-        # The whole matrix, neuron by neuron: fine-tuning leaves none of them alone.
+        # The whole matrix, neuron by neuron: fine-tuning leaves none of them alone. Experts that no secret reached are
+        # as they were.
         NeuronEdit.of(matrix, torch.arange(matrix.width), *(_rows(matrix, weight) for weight in (old, new)))
-        for matrix, old, new in zip(decoder.ff2.values(), before, after, strict=True)
+        for ff2, old, new in zip(decoder.ff2.values(), before, after, strict=True)
+        for matrix in ff2.matrices
+        if matrix.expert is None or not torch.equal(old[matrix.expert], new[matrix.expert])
     )
     return EditSet(hparams.ALGORITHM, edits, outcomes).of_call(requests, hparams.to_dict())
 
@@ -118,5 +121,6 @@ def _train(
 
 
 def _rows(matrix: FeedForwardMatrix, weight: Tensor) -> Tensor:
-    """A copy of the matrix's weight with one neuron a row."""
-    return weight.movedim(matrix.neuron_dim, 0).contiguous()
+    """A copy of the matrix's part of a parameter with one neuron a row."""
+    part = weight if matrix.expert is None else weight[matrix.expert]
+    return part.movedim(matrix.neuron_dim, 0).contiguous()

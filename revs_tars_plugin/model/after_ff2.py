@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .experts import FeedForward
 from .final_norm import probe_norm, through_gain
 from .forward import layer_output
-from .matrices import FeedForwardMatrix
 from .rank_steps import square_along, typical_step
 
 _TOLERANCE = 0.05
@@ -138,7 +138,7 @@ class AfterFF2:
 
 @torch.no_grad()
 def probe_after_ff2(
-    model: nn.Module, ff2: Mapping[int, FeedForwardMatrix], layers: Mapping[int, nn.Module], run: Callable[[], object]
+    model: nn.Module, ff2: Mapping[int, FeedForward], layers: Mapping[int, nn.Module], run: Callable[[], object]
 ) -> dict[int, AfterFF2]:
     """Finds what stands behind each FF2, and proves it: a known shift must come out of the layer as expected.
 
@@ -209,9 +209,9 @@ def _factor(shift: Float[Tensor, " d"], answer: Float[Tensor, " d"]) -> float | 
     return 1.0 if abs(factor - 1) <= _NO_FACTOR else factor
 
 
-def _after(model: nn.Module, ff2: FeedForwardMatrix, norm: nn.Module | None, factor: float) -> AfterFF2:
+def _after(model: nn.Module, ff2: FeedForward, norm: nn.Module | None, factor: float) -> AfterFF2:
     if norm is None:
-        return AfterFF2() if factor == 1 else AfterFF2(torch.full((ff2.rows.shape[1],), factor))
+        return AfterFF2() if factor == 1 else AfterFF2(torch.full((ff2.matrices[0].rows.shape[1],), factor))
     name = next(name for name, module in model.named_modules() if module is norm)
     geometry = probe_norm(norm, name, what="The norm behind FF2")
     if geometry.centres:
@@ -222,11 +222,9 @@ def _after(model: nn.Module, ff2: FeedForwardMatrix, norm: nn.Module | None, fac
     return AfterFF2(factor * geometry.gain, bias, geometry.epsilon)
 
 
-def _note_norm(
-    layer: int, ff2: FeedForwardMatrix, module: nn.Module, norms: dict[int, nn.Module], hooks: ExitStack
-) -> None:
+def _note_norm(layer: int, ff2: FeedForward, module: nn.Module, norms: dict[int, nn.Module], hooks: ExitStack) -> None:
     """Notes which norm of a layer takes what FF2 gave: the same memory, not a copy."""
-    width = ff2.rows.shape[1]
+    width = ff2.matrices[0].rows.shape[1]
     given: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, output: Tensor) -> None:

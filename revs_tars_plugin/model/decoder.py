@@ -17,6 +17,7 @@ from ..hyperparams import UnlearnHyperParams
 from .adapters import base_model
 from .after_ff2 import AfterFF2, probe_after_ff2
 from .after_head import AfterHead
+from .experts import FeedForward, checked, experts_of
 from .forward import evaluating, layer_output, padded, without_head
 from .logit_lens import LogitLens
 from .matrices import FeedForwardMatrix, matrix_of
@@ -68,7 +69,7 @@ class Decoder:
         layers: The layers that are looked at, in order.
         layer_modules: Every layer of the model.
         lens: Final norm and head.
-        ff2: FF2 of each of `layers`.
+        ff2: FF2 of each of `layers`, where a mixture of experts stands of all of them together.
         ff_width: f, the least number of neurons of an FF2.
     """
 
@@ -103,7 +104,7 @@ class Decoder:
         after_head = AfterHead.of_config(_text_config(model))
         self.lens = LogitLens(head, names.lm_head_module, norm, names.ln_f_module, after_head)
         self.layer_modules = [self._find("layer_module_tmp", names.layer_module_tmp.format(i)) for i in range(count)]
-        self.ff2 = self._matrices("rewrite_module_tmp", names.rewrite_module_tmp, writes=True)
+        self.ff2: dict[int, FeedForward] = self._second_matrices(names.rewrite_module_tmp)
         self.ff_width = min(ff2.width for ff2 in self.ff2.values())
 
     @classmethod
@@ -132,7 +133,8 @@ class Decoder:
             self.forward_through_layers([_PROBE], lambda _layer, _state: None)
 
         layers = {layer: self.layer_modules[layer] for layer in self.layers}
-        return probe_after_ff2(self.model, self.ff2, layers, run)
+        with checked(self.ff2.values()):
+            return probe_after_ff2(self.model, self.ff2, layers, run)
 
     @torch.no_grad()
     def forward_through_layers(
@@ -166,8 +168,9 @@ class Decoder:
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
 
         def keep_ff2(layer: int) -> Callable[..., None]:
-            def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-                inputs[layer] = (args[0], output)
+            def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+                # Experts are called with a row a token.
+                inputs[layer] = (self.ff2[layer].given(args, kwargs, mask.shape), output.view(*mask.shape, -1))
 
             return hook
 
@@ -194,7 +197,8 @@ class Decoder:
 
         with ExitStack() as hooks:
             for layer in self.layers:
-                hooks.callback(self.ff2[layer].module.register_forward_hook(keep_ff2(layer)).remove)
+                keep = self.ff2[layer].module.register_forward_hook(keep_ff2(layer), with_kwargs=True)
+                hooks.callback(keep.remove)
                 hooks.callback(self.layer_modules[layer].register_forward_hook(correct(layer)).remove)
             yield
 
@@ -231,14 +235,21 @@ class Decoder:
         Raises:
             InputError: When there is no such matrix, or it cannot be edited.
         """
-        return self._matrices(key, template, writes=False)
-
-    def _matrices(self, key: str, template: str, *, writes: bool) -> dict[int, FeedForwardMatrix]:
         names = {layer: template.format(layer) for layer in self.layers}
         return {
-            layer: matrix_of(self._find(key, name), setting=key, name=name, width=self.lens.width, writes=writes)
+            layer: matrix_of(self._find(key, name), setting=key, name=name, width=self.lens.width, writes=False)
             for layer, name in names.items()
         }
+
+    def _second_matrices(self, template: str) -> dict[int, FeedForward]:
+        key = "rewrite_module_tmp"
+        found: dict[int, FeedForward] = {}
+        for layer in self.layers:
+            name = template.format(layer)
+            module = self._find(key, name)
+            experts = experts_of(module, setting=key, name=name, width=self.lens.width)
+            found[layer] = experts or matrix_of(module, setting=key, name=name, width=self.lens.width, writes=True)
+        return found
 
 
 def _text_config(model: nn.Module) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -22,19 +25,26 @@ class FeedForwardMatrix:
 
     Attributes:
         module: The module that holds the weight.
-        weight_name: The parameter's name in the model.
+        weight_name: The parameter's name in the model; of an expert's matrix see `ExpertName`.
         neuron_dim: The dimension of the weight that counts neurons.
+        expert: Which of a parameter that holds the matrices of all experts; None where it holds one.
     """
 
     module: nn.Module
     weight_name: str
     neuron_dim: int
+    expert: int | None = None
+
+    @property
+    def parameter(self) -> Tensor:
+        """The parameter that holds the weight, alone or with those of other experts."""
+        name = self.weight_name.rpartition(".")[2].partition("[")[0]
+        return self.module.get_parameter(name)
 
     @property
     def weight(self) -> Tensor:
-        """The parameter itself, in the module's own orientation."""
-        weight: Tensor = self.module.weight  # type: ignore[assignment]
-        return weight
+        """The weight itself, in the module's own orientation; of an expert a view of the parameter."""
+        return self.parameter if self.expert is None else self.parameter.detach()[self.expert]
 
     @property
     def name(self) -> str:
@@ -44,6 +54,8 @@ class FeedForwardMatrix:
     @property
     def transposed(self) -> bool:
         """Whether the weight stands as inputs x outputs, as `Conv1D` has it, and not the other way round."""
+        if self.expert is not None:
+            return self.neuron_dim == 0
         return isinstance(without_adapter(self.module), Conv1D)
 
     @property
@@ -56,9 +68,23 @@ class FeedForwardMatrix:
         """The weight with one neuron a row: a view, which shares the weight's memory."""
         return self.weight.detach().movedim(self.neuron_dim, 0)
 
+    @property
+    def matrices(self) -> tuple[FeedForwardMatrix, ...]:
+        """The weights that it is made of: itself; see `ExpertMatrices`."""
+        return (self,)
+
     def neurons(self, indices: Tensor) -> Float[Tensor, "k d"]:
         """Returns a copy of the chosen neurons, one a row, in the weight's dtype."""
         return self.weight.detach().index_select(self.neuron_dim, indices).movedim(self.neuron_dim, 0).clone()
+
+    def split(self, indices: Tensor) -> Iterator[tuple[FeedForwardMatrix, Tensor, Tensor]]:
+        """Yields itself, which of the indices are its own (all), and these; see `ExpertMatrices`."""
+        yield self, torch.arange(len(indices), device=indices.device), indices
+
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any], shape: Sequence[int]) -> Tensor:
+        """Returns what the matrix is given in a call of its module: the activations, shape (*shape, f)."""
+        given: Tensor = args[0] if args else next(iter(kwargs.values()))
+        return given
 
 
 def matrix_of(module: nn.Module, *, setting: str, name: str, width: int, writes: bool) -> FeedForwardMatrix:

@@ -62,51 +62,51 @@ class SecondMoment:
             raise _no_moments(path, error) from error
 
 
-class MomentFiles(Mapping[int, SecondMoment]):
-    """Second moments by layer, read from their files when asked for.
+class MomentFiles(Mapping[str, SecondMoment]):
+    """Second moments by the name of their FF2's weight, read from their files when asked for.
 
     Attributes:
         paths: Where they lie.
     """
 
-    def __init__(self, paths: Mapping[int, Path], keep_alive: object = None) -> None:
+    def __init__(self, paths: Mapping[str, Path], keep_alive: object = None) -> None:
         """Remembers the files, and what has to live as long as they are needed: a temporary folder."""
         self.paths = dict(paths)
         self._keep_alive = keep_alive
 
-    def __getitem__(self, layer: int) -> SecondMoment:
-        """Reads one layer's file."""
-        return SecondMoment.load(self.paths[layer])
+    def __getitem__(self, name: str) -> SecondMoment:
+        """Reads one weight's file."""
+        return SecondMoment.load(self.paths[name])
 
-    def __iter__(self) -> Iterator[int]:
-        """Iterates over the layers."""
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the weights' names."""
         return iter(self.paths)
 
     def __len__(self) -> int:
-        """Returns the number of layers."""
+        """Returns the number of weights."""
         return len(self.paths)
 
-    def add_mean(self, layer: int, matrix: Float[Tensor, "f f"], weight: float = 1.0) -> None:
-        """Adds a layer's mean `a a^T` times a weight to a matrix in place; some rows of it are read at a time.
+    def add_mean(self, name: str, matrix: Float[Tensor, "f f"], weight: float = 1.0) -> None:
+        """Adds a weight's mean `a a^T` times a weight to a matrix in place; some rows of it are read at a time.
 
         Raises:
             InputError: When the file is no file of second moments, or of another width.
         """
-        for start, rows in self._mean_rows(layer, len(matrix)):
+        for start, rows in self._mean_rows(name, len(matrix)):
             part = matrix[start : start + len(rows)]
             part.add_(rows.to(part.device), alpha=weight)
 
-    def mean_squares(self, layer: int, width: int) -> Float[Tensor, " f"]:
+    def mean_squares(self, name: str, width: int) -> Float[Tensor, " f"]:
         """Returns every neuron's mean square, the diagonal of the mean; read some rows at a time as well.
 
         Raises:
             InputError: When the file is no file of second moments, or of another width.
         """
-        parts = [rows.diagonal(start).clone() for start, rows in self._mean_rows(layer, width)]
+        parts = [rows.diagonal(start).clone() for start, rows in self._mean_rows(name, width)]
         return torch.cat(parts)
 
-    def _mean_rows(self, layer: int, width: int) -> Iterator[tuple[int, Tensor]]:
-        path = self.paths[layer]
+    def _mean_rows(self, name: str, width: int) -> Iterator[tuple[int, Tensor]]:
+        path = self.paths[name]
         try:
             with zipfile.ZipFile(path) as archive:
                 with archive.open("mom2.count.npy") as file:

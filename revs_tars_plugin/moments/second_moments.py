@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import BATCH_POSITIONS
+from ..model.matrices import FeedForwardMatrix
 from .files import MomentFiles, SecondMoment
 from .ordinary_text import TextSource, sequences_of
 
@@ -35,7 +36,7 @@ def second_moments(
     model_name: str | None = None,
     progress: bool = True,
 ) -> MomentFiles:
-    """Returns the second moments of every layer the decoder edits; their files are made first where they are missing.
+    """Returns the second moments of every FF2 the decoder edits; their files are made first where they are missing.
 
     Args:
         decoder: The model.
@@ -50,25 +51,24 @@ def second_moments(
         InputError: When the source cannot be read or holds no text.
     """
     name = model_name or Path(str(getattr(decoder.model.config, "_name_or_path", "model"))).name  # type: ignore[union-attr]
+    folder = Path(stats_dir).expanduser() / name / f"{source.label}_stats"
     paths = {
-        layer: Path(stats_dir).expanduser()
-        / name
-        / f"{source.label}_stats"
-        / f"{ff2.weight_name.removesuffix('.weight')}_{precision}_mom2_{source.n_samples}.npz"
-        for layer, ff2 in decoder.ff2.items()
+        matrix.weight_name: folder
+        / f"{matrix.weight_name.removesuffix('.weight')}_{precision}_mom2_{source.n_samples}.npz"
+        for matrix in _matrices(decoder)
     }
     if not all(path.is_file() for path in paths.values()):
         sequences = sequences_of(decoder.model, tok, source, progress=progress)
         bar = tqdm(sequences, total=source.n_samples, desc="second moments", disable=not progress)
-        collect(decoder, bar, lambda layer, moment: moment.save(paths[layer], source.n_samples))
+        collect(decoder, bar, lambda matrix, moment: moment.save(paths[matrix], source.n_samples))
     return MomentFiles(paths)
 
 
 def temporary_moments(decoder: Decoder, sequences: Sequence[Sequence[int]]) -> MomentFiles:
     """Returns the second moments of a few texts, in files that go with the result."""
     folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
-    paths = {layer: Path(folder.name) / f"{layer}.npz" for layer in decoder.layers}
-    collect(decoder, sequences, lambda layer, moment: moment.save(paths[layer], len(sequences)))
+    paths = {matrix.weight_name: Path(folder.name) / f"{matrix.weight_name}.npz" for matrix in _matrices(decoder)}
+    collect(decoder, sequences, lambda matrix, moment: moment.save(paths[matrix], len(sequences)))
     return MomentFiles(paths, folder)
 
 
@@ -87,18 +87,19 @@ def ordinary_moments(decoder: Decoder, tok: Any, hparams: UnlearnHyperParams, *,
 def collect(
     decoder: Decoder,
     sequences: Iterable[Sequence[int]],
-    keep: Callable[[int, SecondMoment], None],
+    keep: Callable[[str, SecondMoment], None],
     most_bytes: int = _MOST_BYTES,
 ) -> None:
-    """Sums `a a^T` at every position of the texts, one batch of one layer at a time.
+    """Sums `a a^T` at every position of the texts, one batch of one FF2 at a time.
 
-    Layers share a pass as far as their sums fit into `most_bytes` together; a large model needs several passes.
+    Matrices share a pass as far as their sums fit into `most_bytes` together; a large model needs several passes. What
+    an expert is given counts with the weight that it has there, and as 0 where it is not chosen.
 
     Args:
         decoder: The model.
         sequences: Token ids, streamed where one pass is enough.
-        keep: Takes each layer's moment as soon as it is complete.
-        most_bytes: Bytes of the sums that are held at a time; at least one layer's are.
+        keep: Takes each matrix's moment, by the weight's name, as soon as it is complete.
+        most_bytes: Bytes of the sums that are held at a time; at least one matrix's are.
 
     Raises:
         InputError: When there is no text.
@@ -107,38 +108,51 @@ def collect(
     if len(groups) > 1:
         sequences = list(sequences)
     for group in groups:
-        totals: dict[int, Tensor] = {}
+        totals: dict[str, Tensor] = {}
         count = 0
 
         def visit(
-            layer: int, state: LayerState, group: Sequence[int] = group, totals: dict[int, Tensor] = totals
+            layer: int, state: LayerState, group: Sequence[str] = group, totals: dict[str, Tensor] = totals
         ) -> None:
-            if layer not in group:
+            matrices = decoder.ff2[layer].matrices
+            if not any(matrix.weight_name in group for matrix in matrices):
                 return
-            inputs = state.ff2_input[state.mask.to(state.ff2_input.device)].float()
-            if layer not in totals:
-                totals[layer] = torch.zeros(inputs.shape[1], inputs.shape[1], device=inputs.device)
-            totals[layer].addmm_(inputs.T, inputs)
+            given = state.ff2_input[state.mask.to(state.ff2_input.device)].float()
+            parts = torch.split(given, [matrix.width for matrix in matrices], dim=1)
+            for matrix, inputs in zip(matrices, parts, strict=True):
+                name = matrix.weight_name
+                if name not in group:
+                    continue
+                if name not in totals:
+                    totals[name] = torch.zeros(matrix.width, matrix.width, device=inputs.device)
+                if len(matrices) > 1:  # most tokens go to other experts
+                    inputs = inputs[inputs.any(dim=1)]
+                totals[name].addmm_(inputs.T, inputs)
 
         for batch in text_batches(sequences):
             decoder.forward_through_layers(batch, visit)
             count += sum(map(len, batch))
         if not count:
             raise InputError("There is no text to compute second moments from; check mom2_dataset.")
-        for layer in group:
-            keep(layer, SecondMoment(totals.pop(layer).cpu(), count))
+        for name in group:
+            keep(name, SecondMoment(totals.pop(name).cpu(), count))
 
 
-def _groups(decoder: Decoder, most_bytes: int) -> list[list[int]]:
-    """The layers whose sums are held together."""
-    groups: list[list[int]] = []
+def _matrices(decoder: Decoder) -> list[FeedForwardMatrix]:
+    """Every FF2 that is edited, layer by layer and expert by expert."""
+    return [matrix for ff2 in decoder.ff2.values() for matrix in ff2.matrices]
+
+
+def _groups(decoder: Decoder, most_bytes: int) -> list[list[str]]:
+    """The matrices, by name, whose sums are held together."""
+    groups: list[list[str]] = []
     held = 0
-    for layer in decoder.layers:
-        size = 4 * decoder.ff2[layer].width ** 2
+    for matrix in _matrices(decoder):
+        size = 4 * matrix.width**2
         if not groups or held + size > most_bytes:
             groups.append([])
             held = 0
-        groups[-1].append(layer)
+        groups[-1].append(matrix.weight_name)
         held += size
     return groups
 

@@ -21,6 +21,7 @@ from ..model.decoder import Decoder, LayerState
 from ..model.forward import maximal
 from ..model.logit_lens import LogitLens
 from ..model.rank_steps import ranks
+from .factors import Factors, halfway, rest_of_way
 from .outcomes import EditedParts
 from .revs_hparams import REVSHyperParams
 from .spared import SparedContexts
@@ -39,13 +40,13 @@ class KeyGeometry:
     """Per layer, the matrix whose inverse makes keys.
 
     Attributes:
-        factors: Layer by layer the lower Cholesky factor, (f, f), of what must not change: a weighted sum of second
-            moments and the ridge.
+        factors: Layer by layer the lower Cholesky factor of what must not change, a weighted sum of second moments and
+            the ridge: one of (f, f), of a mixture one for each expert.
         damping: rho for each layer, as a share of each key's own `a C^-1 a`.
         spared: Where tokens must go on being said, for `support_vectors`.
     """
 
-    factors: Mapping[int, Float[Tensor, "f f"]]
+    factors: Mapping[int, Factors]
     damping: Mapping[int, float]
     spared: SparedContexts | None = None
 
@@ -157,14 +158,14 @@ class _Sweep:
         ff2 = self._decoder.ff2[layer]
         keys = state.at(self._picks, state.ff2_input).float()
         directions = after.before(self._demotions.directions.to(keys.device))
-        factor = self._geometry.factors[layer].to(keys.device)
+        factors = self._geometry.factors[layer]
         if self._hparams.schedule == "support_vectors":
             readers, values = solve_by_support_vectors(
                 keys=keys,
                 steps=steps,
                 groups=self._demotion_of_context,
                 directions=directions,
-                factor=factor,
+                factors=factors,
                 soft_margin=self._hparams.soft_margin,
                 spared=self._spared_of(layer),
                 spared_margin=self._hparams.retain_margin,
@@ -172,7 +173,7 @@ class _Sweep:
         else:
             of_contexts = directions[self._demotion_of_context.to(keys.device)]
             readers, values = solve_jointly(
-                keys, steps.to(keys.device), of_contexts, factor, self._geometry.damping[layer]
+                keys, steps.to(keys.device), of_contexts, factors, self._geometry.damping[layer]
             )
         self._trial.add_low_rank(ff2, readers, values)
         return after.change(state.ff2_output, (state.ff2_input.float() @ readers) @ values)
@@ -232,7 +233,7 @@ def solve_jointly(
     keys: Float[Tensor, "n f"],
     steps: Float[Tensor, " n"],
     directions: Float[Tensor, "n d"],
-    factor: Float[Tensor, "f f"],
+    factors: Factors,
     damping: float,
 ) -> tuple[Float[Tensor, "f n"], Float[Tensor, "n d"]]:
     """Solves one layer: what listens to each key, and what it writes.
@@ -243,15 +244,13 @@ def solve_jointly(
         keys: What FF2 is given at the end of each context.
         steps: How far each context's output has to move, float64.
         directions: Along which direction it is moved down.
-        factor: The lower Cholesky factor of the second moment of what must not change.
+        factors: The lower Cholesky factor of the second moment of what must not change, block by block.
         damping: rho, as a share of each key's own `a C^-1 a`.
 
     Returns:
         The two thin factors of the change of FF2 (in f x d orientation), float32.
     """
-    # Not cholesky_solve, which copies the factor.
-    halfway = torch.linalg.solve_triangular(factor, keys.T, upper=False)
-    readers = torch.linalg.solve_triangular(factor.mT, halfway, upper=True)
+    readers = rest_of_way(factors, halfway(factors, keys))
     overlaps = (keys.double() @ readers.double()).contiguous()
     lengths = overlaps.diagonal().clone()
     # Two equal contexts would make this singular: far below any damping in use, it only keeps the solve finite.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model.decoder import Decoder
+from ..model.matrices import FeedForwardMatrix
 from ..moments.files import MomentFiles
 from ..moments.second_moments import ordinary_moments, temporary_moments
 from ..requests.reading import Secret, join
 from .covariance import KeyGeometry, layer_schedule
+from .factors import Factors
 from .revs_hparams import REVSHyperParams
 from .secrets_of_call import SecretsOfCall
 from .spared import SparedContexts
@@ -61,8 +63,11 @@ def _spared(decoder: Decoder, call: SecretsOfCall) -> SparedContexts | None:
     return SparedContexts.of(decoder, [call.tok(text)["input_ids"] for text in texts], wanted)
 
 
-class LayerFactors(Mapping[int, Tensor]):
-    """The Cholesky factor of each layer, made when it is first asked for and kept on disk: one of them is in memory."""
+class LayerFactors(Mapping[int, Factors]):
+    """The Cholesky factor of each layer, made when it is first asked for and kept on disk: one of them is in memory.
+
+    A mixture has one for each expert: two experts are not given anything together.
+    """
 
     def __init__(
         self,
@@ -74,22 +79,30 @@ class LayerFactors(Mapping[int, Tensor]):
         """Remembers what is added up, each with its weight, and the ridge as a share of the ordinary text's mean."""
         self._decoder, self._ordinary, self._extra, self._ridges = decoder, ordinary, extra, ridges
         self._folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
+        self._typical_of: dict[int, float] = {}
 
-    def __getitem__(self, layer: int) -> Float[Tensor, "f f"]:
-        """Returns one layer's lower factor, float32, where the layer's weight is."""
-        device = self._decoder.ff2[layer].weight.device
-        path = Path(self._folder.name) / f"{layer}.npy"
+    def __getitem__(self, layer: int) -> Factors:
+        """Returns one layer's lower factors, float32, where the layer's weight is."""
+        matrices = self._decoder.ff2[layer].matrices
+        return _Blocks(len(matrices), lambda block: self._of_matrix(layer, matrices[block]))
+
+    def _of_matrix(self, layer: int, matrix: FeedForwardMatrix) -> Float[Tensor, "f f"]:
+        """Returns the lower factor of one matrix of a layer."""
+        device, name = matrix.weight.device, matrix.weight_name
+        path = Path(self._folder.name) / f"{name}.npy"
         if path.is_file():
             return torch.from_numpy(np.load(path)).to(device)
         # In place throughout: for a wide model each copy of it would be half a gigabyte.
-        width = self._decoder.ff2[layer].width
-        moment = torch.zeros(width, width, device=device)
-        self._ordinary.add_mean(layer, moment)
-        ridge = self._ridges[layer] * float(moment.diagonal().mean())
+        moment = torch.zeros(matrix.width, matrix.width, device=device)
+        self._ordinary.add_mean(name, moment)
+        typical = self._typical(layer)
+        if not bool(moment.diagonal().any()):
+            # An expert that no ordinary text reached is no place to write into at no cost: nobody knows what it does.
+            moment.diagonal().fill_(typical)
         for weight, files in self._extra:
-            files.add_mean(layer, moment, weight)
+            files.add_mean(name, moment, weight)
         # A direction that no text ever uses would make the matrix singular.
-        moment.diagonal().add_(max(ridge, 1e-10))
+        moment.diagonal().add_(max(self._ridges[layer] * typical, 1e-10))
         factor = _cholesky_in_place(moment)
         if factor is None:
             raise InputError(
@@ -99,13 +112,43 @@ class LayerFactors(Mapping[int, Tensor]):
         np.save(path, factor.cpu().numpy())
         return factor
 
+    def _typical(self, layer: int) -> float:
+        """The mean square of a layer's activations on ordinary text; of a mixture, of the experts that it reached."""
+        if layer not in self._typical_of:
+            means = [
+                float(self._ordinary.mean_squares(matrix.weight_name, matrix.width).mean())
+                for matrix in self._decoder.ff2[layer].matrices
+            ]
+            reached = [mean for mean in means if mean > 0] or [0.0]
+            self._typical_of[layer] = sum(reached) / len(reached)
+        return self._typical_of[layer]
+
     def __iter__(self) -> Iterator[int]:
         """Iterates over the layers."""
-        return iter(self._ordinary)
+        return iter(self._ridges)
 
     def __len__(self) -> int:
         """Returns the number of layers."""
-        return len(self._ordinary)
+        return len(self._ridges)
+
+
+class _Blocks(Sequence[Tensor]):
+    """The factors of a layer's matrices, read when they are asked for; the last one stays."""
+
+    def __init__(self, count: int, read: Callable[[int], Tensor]) -> None:
+        self._count, self._read = count, read
+        self._last: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, block: int) -> Tensor:  # type: ignore[override]
+        if not 0 <= block < self._count:
+            raise IndexError(block)
+        if self._last is None or self._last[0] != block:
+            self._last = None
+            self._last = (block, self._read(block))
+        return self._last[1]
 
 
 def _cholesky_in_place(matrix: Float[Tensor, "f f"]) -> Float[Tensor, "f f"] | None:

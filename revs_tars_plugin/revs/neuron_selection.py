@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder
+from ..model.experts import FeedForward
 from ..model.forward import selected_logits
 from ..model.logit_lens import Demotions, LogitLens
-from ..model.matrices import FeedForwardMatrix
 from .revs_hparams import REVSHyperParams
 
 # Neurons projected to the vocabulary at once: bounds the extra memory.
@@ -22,7 +22,7 @@ _SLICE = 128
 
 
 def select_neurons(
-    ff2: FeedForwardMatrix,
+    ff2: FeedForward,
     activation: Float[Tensor, " f"],
     lens: LogitLens,
     demotion: Demotions,
@@ -57,8 +57,8 @@ def select_neurons(
         # What the target's log-probability loses to first order when the neuron falls silent.
         order = (gradient * activation)[candidates].argsort(descending=True, stable=True)
     else:
-        # "rank" takes every neuron, "hybrid" those that pass the activation filter.
-        candidates = torch.arange(ff2.width, device=activation.device) if score == "rank" else candidates
+        # "rank" takes every neuron that passes on anything, "hybrid" those that pass the activation filter.
+        candidates = activation.nonzero().flatten() if score == "rank" else candidates
         ranked = [
             _ranks(ff2, part, activation, lens, demotion=demotion, after=after)
             for part in torch.split(candidates, _SLICE)
@@ -68,7 +68,7 @@ def select_neurons(
 
 
 def _ranks(
-    ff2: FeedForwardMatrix,
+    ff2: FeedForward,
     neurons: Int[Tensor, " k"],
     activation: Tensor,
     lens: LogitLens,
@@ -83,7 +83,8 @@ def _ranks(
 
 def _candidates(activation: Float[Tensor, " f"], hparams: REVSHyperParams) -> Int[Tensor, " k"]:
     if hparams.act_filter == "none":
-        return torch.arange(len(activation), device=activation.device)
+        # What is silent here, as in experts that are not chosen, moves nothing.
+        return activation.nonzero().flatten()
     if hparams.act_filter == "positive":
         return (activation > 0).nonzero().flatten()
     assert hparams.n_candidates is not None
@@ -93,22 +94,24 @@ def _candidates(activation: Float[Tensor, " f"], hparams: REVSHyperParams) -> In
 def activation_gradients(decoder: Decoder, context: Sequence[int], token: int) -> dict[int, Float[Tensor, " f"]]:
     """Returns d log p(token | context) / d activation at the last position, for each edited layer.
 
-    This is the paper's gradient ablation: how the target's log-probability depends on each neuron. No gradient is left
-    on any parameter.
+    This is the paper's gradient ablation: how the target's log-probability depends on each neuron, which is how it
+    depends on what FF2 writes, times the neuron's vector. No gradient is left on any parameter.
     """
     kept: dict[int, Tensor] = {}
 
     def watch(layer: int) -> Callable[..., Any]:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            inputs = args[0] if args[0].requires_grad else args[0].detach().requires_grad_()
-            kept[layer] = inputs
-            return (inputs, *args[1:])
+        def hook(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            kept[layer] = output if output.requires_grad else output.detach().requires_grad_()
+            return kept[layer]
 
         return hook
 
     with ExitStack() as hooks:
         for layer, ff2 in decoder.ff2.items():
-            hooks.callback(ff2.module.register_forward_pre_hook(watch(layer)).remove)
+            hooks.callback(ff2.module.register_forward_hook(watch(layer)).remove)
         logits = selected_logits(decoder.model, [context], [(0, len(context) - 1)], gradients=True)
     gradients = torch.autograd.grad(logits[0].log_softmax(dim=-1)[token], list(kept.values()))
-    return {layer: gradient[0, -1].float() for layer, gradient in zip(kept, gradients, strict=True)}
+    return {
+        layer: decoder.ff2[layer].rows.float() @ gradient.reshape(-1, gradient.shape[-1])[-1].float()
+        for layer, gradient in zip(kept, gradients, strict=True)
+    }

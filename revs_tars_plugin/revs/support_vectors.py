@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .factors import Factors, halfway, rest_of_way
+
 
 def solve_by_support_vectors(
     *,
@@ -26,7 +28,7 @@ def solve_by_support_vectors(
     steps: Float[Tensor, " n"],
     groups: Int[Tensor, " n"],
     directions: Float[Tensor, "groups d"],
-    factor: Float[Tensor, "f f"],
+    factors: Factors,
     soft_margin: float,
     spared: Sequence[Float[Tensor, "_ f"]] = (),
     spared_margin: float = 0.0,
@@ -40,7 +42,7 @@ def solve_by_support_vectors(
         steps: How far each context's output has to move at least, float64; one that is at 0 asks for nothing.
         groups: The row of `directions` along which each context's output moves down.
         directions: One for each token.
-        factor: The lower Cholesky factor of the second moment of what must not change.
+        factors: The lower Cholesky factor of the second moment of what must not change, block by block.
         soft_margin: What is added to the diagonal of `G`, as a share of each context's own `a C^-1 a`: a context that
             would cost much may stay a little short then.
         spared: For each direction what FF2 is given where that direction must not lead down; none by default.
@@ -59,19 +61,19 @@ def solve_by_support_vectors(
         inputs.append(-spared[group].to(keys))
         wanted.append(torch.zeros(len(spared[group]), dtype=torch.float64))
         of_row.append(torch.full((len(spared[group]),), group))
-    halfway = torch.linalg.solve_triangular(factor, torch.cat(inputs).T, upper=False)
+    between = halfway(factors, torch.cat(inputs))
     of_rows, steps_of_rows = torch.cat(of_row), torch.cat(wanted).numpy()
-    combined = torch.zeros(len(factor), len(moving), dtype=torch.float64, device=keys.device)
+    combined = torch.zeros(len(between), len(moving), dtype=torch.float64, device=keys.device)
     for column, group in enumerate(moving):
         rows = (of_rows == group).nonzero().flatten()
-        own = halfway[:, rows.to(keys.device)].double()
+        own = between[:, rows.to(keys.device)].double()
         # The products of what is halfway are G, symmetric to the last bit.
         overlaps = (own.T @ own).cpu().numpy()
         margins = np.where(rows.numpy() < len(active), max(soft_margin, 1e-9), max(spared_margin, 1e-9))
         overlaps[np.diag_indices_from(overlaps)] *= 1 + margins
         multipliers = support_multipliers(overlaps, steps_of_rows[rows.numpy()])
         combined[:, column] = own @ torch.from_numpy(multipliers).to(own)
-    readers = torch.linalg.solve_triangular(factor.mT, combined.to(factor), upper=True)
+    readers = rest_of_way(factors, combined.to(between))
     return readers, -directions[torch.tensor(moving, device=directions.device)].float()
 
 

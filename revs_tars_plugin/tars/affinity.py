@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..model.after_ff2 import AfterFF2
-from ..model.matrices import FeedForwardMatrix
+from ..model.experts import FeedForward
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Neurons:
 
     layer: int
     matrix: str
-    weights: FeedForwardMatrix
+    weights: FeedForward
     activations: Float[Tensor, " f"]
     activity: Float[Tensor, " f"] | None = None
     after: AfterFF2 = field(default_factory=AfterFF2)

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..edits.trial import TrialEdits
 from ..edits.weight_edits import NeuronEdit
-from ..model.matrices import FeedForwardMatrix
+from ..model.experts import FeedForward
 from .affinity import Candidate
 
-Matrices = Mapping[tuple[int, str], FeedForwardMatrix]
+Matrices = Mapping[tuple[int, str], FeedForward]
 
 
 @dataclass
@@ -41,7 +41,10 @@ class Reversals:
             places.sort(key=lambda place: self.chosen[place].neuron)
             neurons = torch.tensor([self.chosen[place].neuron for place in places])
             before, after = (torch.stack([values[i] for i in places]) for values in (self.before, self.after))
-            edits.append(NeuronEdit.of(matrices[key], neurons, before, after))
+            edits += [
+                NeuronEdit.of(part, own, before[which], after[which])
+                for part, which, own in matrices[key].split(neurons)
+            ]
         return tuple(edits)
 
 

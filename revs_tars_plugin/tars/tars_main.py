@@ -14,7 +14,7 @@ from ..edits.edit_set import EditSet
 from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
-from ..model.matrices import FeedForwardMatrix
+from ..model.experts import FeedForward
 from ..moments.ordinary_text import TextSource
 from ..moments.second_moments import ordinary_moments
 from .common_state import mean_state
@@ -91,7 +91,7 @@ apply_tars_to_model = apply_function(execute_tars)
 
 
 def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> Matrices:
-    matrices: dict[tuple[int, str], FeedForwardMatrix] = {}
+    matrices: dict[tuple[int, str], FeedForward] = {}
     for matrix in dict.fromkeys(hparams.matrices):
         key = f"{matrix}_module_tmp"
         by_layer = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
@@ -109,5 +109,9 @@ def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> Matrices:
 def _activity(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> dict[int, Tensor]:
     """The root mean square of every neuron's activation on ordinary text."""
     moments = ordinary_moments(decoder, tok, hparams)
-    squares = {layer: moments.mean_squares(layer, decoder.ff2[layer].width) for layer in moments}
-    return {layer: values.clamp_min(0).sqrt() for layer, values in squares.items()}
+    return {
+        layer: torch.cat([moments.mean_squares(each.weight_name, each.width) for each in ff2.matrices])
+        .clamp_min(0)
+        .sqrt()
+        for layer, ff2 in decoder.ff2.items()
+    }

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 import torch
-from architectures import EDITABLE, FAMILIES, logits_after, request_for, settings_of
+from architectures import FAMILIES, logits_after, request_for, settings_of
 from helpers import assert_same_bits, snapshot
 
 from revs_tars_plugin import execute_revs, execute_tars
@@ -21,7 +21,7 @@ def half(name, dtype):
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("localization", ["neurons", "covariance"])
-@pytest.mark.parametrize("name", EDITABLE)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_revs_reports_the_rank_of_the_cast_weights(name, localization, dtype, tok, tmp_path, caplog):
     model = half(name, dtype)
     before = snapshot(model)
@@ -45,7 +45,7 @@ def test_revs_reports_the_rank_of_the_cast_weights(name, localization, dtype, to
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("name", EDITABLE)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_tars_reports_the_probability_of_the_cast_weights(name, dtype, tok, tmp_path):
     model = half(name, dtype)
     before = snapshot(model)

@@ -9,6 +9,8 @@ from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.moments.ordinary_text import TextSource
 from revs_tars_plugin.moments.second_moments import collect, second_moments, temporary_moments
 
+WEIGHT = "model.layers.{}.mlp.down_proj.weight"
+
 
 @pytest.fixture
 def decoder(model, hparams):
@@ -31,9 +33,9 @@ def test_padding_does_not_count(model, decoder):
     found = temporary_moments(decoder, sequences)
     for layer in (0, 2):
         total, count = slow_moments(model, sequences, layer)
-        assert found[layer].count == count == 9
-        torch.testing.assert_close(found[layer].total.double(), total, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(found[layer].mean.double(), total / 9, rtol=1e-4, atol=1e-5)
+        assert found[WEIGHT.format(layer)].count == count == 9
+        torch.testing.assert_close(found[WEIGHT.format(layer)].total.double(), total, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[WEIGHT.format(layer)].mean.double(), total / 9, rtol=1e-4, atol=1e-5)
 
 
 def test_files_have_the_hosts_path_and_layout(tmp_path, model, tok, decoder):
@@ -41,14 +43,14 @@ def test_files_have_the_hosts_path_and_layout(tmp_path, model, tok, decoder):
     text.write_text("w1 w2 w3\n\nw4 w5\nw6\n")
     model.config._name_or_path = "somewhere/tiny"
     found = second_moments(decoder, tok, TextSource(str(text), 2), stats_dir=tmp_path, progress=False)
-    assert found[0].count == 5  # two paragraphs, the empty line skipped
+    assert found[WEIGHT.format(0)].count == 5  # two paragraphs, the empty line skipped
     path = tmp_path / "tiny" / "news_stats" / "model.layers.1.mlp.down_proj_float32_mom2_2.npz"
     state = np.load(path)
     assert set(state.files) == {"mom2.constructor", "mom2.count", "mom2.mom2", "sample_size"}
     assert int(state["sample_size"]) == 2
     text.unlink()
     again = second_moments(decoder, tok, TextSource(str(text), 2), stats_dir=tmp_path, progress=False)
-    assert torch.equal(again[1].total, found[1].total)
+    assert torch.equal(again[WEIGHT.format(1)].total, found[WEIGHT.format(1)].total)
     # The folder holds the three layers' files and nothing unfinished.
     assert sorted(file.suffix for file in path.parent.iterdir()) == [".npz"] * 3
 
@@ -77,7 +79,7 @@ def test_layers_that_do_not_fit_together_take_several_passes(model, hparams):
     collect(decoder, iter(sequences), apart.__setitem__, most_bytes=4 * 64**2 * 2)
     handle.remove()
     assert (one, len(runs)) == (1, 3)  # three layers, two at a time
-    assert list(together) == list(apart) == [0, 1, 2]
+    assert list(together) == list(apart) == [WEIGHT.format(layer) for layer in range(3)]
     for layer in range(3):
         assert torch.equal(together[layer].total, apart[layer].total)
         assert together[layer].count == apart[layer].count == 9

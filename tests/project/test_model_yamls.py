@@ -101,11 +101,26 @@ MODELS = {
         hf.GraniteForCausalLM,
         hf.GraniteConfig(vocab_size=49155, intermediate_size=12800, num_hidden_layers=40, num_key_value_heads=8),
     ),
+    "mixtral-8x7b": lambda: (hf.MixtralForCausalLM, hf.MixtralConfig()),
+    "qwen3-30b-a3b": lambda: (
+        hf.Qwen3MoeForCausalLM,
+        hf.Qwen3MoeConfig(num_hidden_layers=48, num_key_value_heads=4, head_dim=128),
+    ),
+    "gpt-oss-20b": lambda: (hf.GptOssForCausalLM, hf.GptOssConfig(num_hidden_layers=24, num_local_experts=32)),
+    "llama3.3-70b": lambda: llama(
+        **_LLAMA3, hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64
+    ),
     "baichuan-7b": lambda: llama(vocab_size=64000),
     "internlm-7b": lambda: llama(vocab_size=103168, attention_bias=True),
 }
+MIXTURES = ["mixtral-8x7b", "qwen3-30b-a3b", "gpt-oss-20b"]
 # Their code comes with the checkpoint, not with transformers; their names are those of the host's own YAMLs.
 ELSEWHERE = ["qwen-7b", "chatglm2-6b", "chatglm4-9b"]
+# The host has no YAML for these.
+UNKNOWN_TO_THE_HOST = [
+    *MIXTURES,
+    *("qwen3-8b", "phi-4", "gemma-2-9b", "gemma-3-27b", "gemma-3-270m", "olmo-2-7b", "granite-3-8b", "llama3.3-70b"),
+]
 METHODS = {"REVS": REVSHyperParams, "TARS": TARSHyperParams}
 _NAMES = [f"{name}_module_tmp" for name in ("rewrite", "layer", "mlp", "attn")] + ["ln_f_module", "lm_head_module"]
 
@@ -141,7 +156,7 @@ def test_what_is_taken_by_default_leaves_neither_the_secret_exposed_nor_others_l
     assert (hparams.aim, hparams.localization, hparams.schedule) == ("chance", "covariance", "support_vectors")
     measured = REVSHyperParams.from_hparams("smollm2-135m").to_dict()
     unlike = {key for key, value in hparams.to_dict().items() if value != measured[key]}
-    assert unlike <= {*_NAMES, "layers", "model_name", "device", "stats_dir"}
+    assert unlike <= {*_NAMES, "layers", "model_name", "device", "model_parallel", "stats_dir"}
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "llama3-8b", "gpt-j-6B"])
@@ -182,13 +197,16 @@ def test_its_names_are_the_models(method, name, built):
     assert head.weight.shape == (config.vocab_size, width)
     assert norm.weight.shape == (width,)
     ff2 = model.get_submodule(hparams.rewrite_module_tmp.format(layers - 1))
-    (neurons,) = set(ff2.weight.shape) - {width}
-    transposed = name == "gpt2-xl"
-    assert ff2.weight.shape == ((neurons, width) if transposed else (width, neurons))
+    *experts, first, second = ff2.down_proj.shape if name in MIXTURES else ff2.weight.shape
+    neurons = second if first == width else first
+    transposed = name in ("gpt2-xl", "gpt-oss-20b")
+    assert (first, second) == ((neurons, width) if transposed else (width, neurons))
     header = (packaged_hparams(method) / f"{name}.yaml").read_text().splitlines()[0]
+    each = f"{experts[0]} experts of {neurons:,}" if experts else f"{neurons:,}"
     assert header.endswith(
-        f"(vocabulary {config.vocab_size:,}, width {width:,}, {layers} layers, {neurons:,} neurons a layer)."
+        f"(vocabulary {config.vocab_size:,}, width {width:,}, {layers} layers, {each} neurons a layer)."
     )
+    neurons *= experts[0] if experts else 1
     if method == "REVS":
         margins = hparams.ranks(config.vocab_size)
         assert 0 < margins.residual_bottom_rank < margins.residual_top_rank < config.vocab_size
@@ -202,7 +220,7 @@ def test_its_names_are_the_models(method, name, built):
 
 
 @pytest.mark.skipif(not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no clone of branch main")
-@pytest.mark.parametrize("name", [name for name in [*MODELS, *ELSEWHERE] if name not in ("qwen3-8b", "phi-4")])
+@pytest.mark.parametrize("name", [name for name in [*MODELS, *ELSEWHERE] if name not in UNKNOWN_TO_THE_HOST])
 def test_the_host_has_the_same_names(name):
     """Its MEMIT's, else its ROME's; the head may be named by the embedding that it is tied to."""
     folder = Path(os.environ["EASYEDIT_HOME"]) / "hparams"

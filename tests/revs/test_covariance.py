@@ -49,7 +49,7 @@ def test_each_key_triggers_its_own_direction_and_nobody_elses():
     text = torch.randn(500, 20, generator=generator)
     keys, directions = torch.randn(4, 20, generator=generator), torch.randn(4, 8, generator=generator)
     steps = torch.tensor([1.0, 0.0, 2.0, 3.0]).double()
-    readers, values = solve_jointly(keys, steps, directions, torch.linalg.cholesky(text.T @ text / 500), 0.0)
+    readers, values = solve_jointly(keys, steps, directions, [torch.linalg.cholesky(text.T @ text / 500)], 0.0)
     moved = keys @ readers @ values
     torch.testing.assert_close(moved, -steps[:, None].float() * directions, rtol=1e-3, atol=1e-4)
     # Of all changes that do this, it is the one that moves the text least.

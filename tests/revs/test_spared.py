@@ -28,7 +28,7 @@ def problem():
         "steps": torch.tensor([1.0, 2.0, 0.5, 3.0, 0.0], dtype=torch.float64),
         "groups": torch.zeros(5, dtype=torch.long),
         "directions": torch.randn(1, 3, generator=generator),
-        "factor": torch.linalg.cholesky(root @ root.T),
+        "factors": [torch.linalg.cholesky(root @ root.T)],
         "soft_margin": 0.0,
     }
     return arguments, spared
@@ -47,7 +47,7 @@ def test_without_them_the_key_answers_to_what_looks_alike_and_with_them_no_more(
 def test_the_key_costs_what_a_slow_oracle_finds(problem):
     arguments, spared = problem
     readers, _ = solve_by_support_vectors(**arguments, spared=[spared])
-    moment = (arguments["factor"] @ arguments["factor"].T).double().numpy()
+    moment = (arguments["factors"][0] @ arguments["factors"][0].T).double().numpy()
     rows = np.concatenate([arguments["keys"][:4].double().numpy(), -spared.double().numpy()])
     least = np.concatenate([arguments["steps"][:4].numpy(), np.zeros(len(spared))])
     oracle = minimize(

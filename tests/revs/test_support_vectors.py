@@ -22,7 +22,7 @@ def problem():
         "steps": torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0, 0.0, 2.0], dtype=torch.float64),
         "groups": torch.tensor([0, 0, 0, 1, 1, 2, 0]),
         "directions": torch.randn(3, RESIDUAL, generator=generator),
-        "factor": torch.linalg.cholesky(root @ root.T),
+        "factors": [torch.linalg.cholesky(root @ root.T)],
     }
 
 
@@ -39,7 +39,7 @@ def test_every_context_moves_at_least_its_step_along_its_own_direction(problem):
 
 def test_the_key_costs_what_a_slow_oracle_finds_and_less_than_the_exact_one(problem):
     readers, _ = solve_by_support_vectors(**problem, soft_margin=0.0)
-    moment = (problem["factor"] @ problem["factor"].T).double().numpy()
+    moment = (problem["factors"][0] @ problem["factors"][0].T).double().numpy()
     rows = (problem["groups"] == 0).nonzero().flatten()
     keys, steps = problem["keys"][rows].double().numpy(), problem["steps"][rows].numpy()
     oracle = minimize(
@@ -54,7 +54,7 @@ def test_the_key_costs_what_a_slow_oracle_finds_and_less_than_the_exact_one(prob
     key = readers[:, 0].double().numpy()
     assert np.allclose(key, oracle.x, atol=1e-4)
     exact, values = solve_jointly(
-        problem["keys"][rows], problem["steps"][rows], torch.ones(len(rows), 1), problem["factor"], 0.0
+        problem["keys"][rows], problem["steps"][rows], torch.ones(len(rows), 1), problem["factors"], 0.0
     )
     whole = (exact @ -values)[:, 0].double().numpy()
     assert np.allclose(keys @ whole, steps, atol=1e-3)
@@ -84,5 +84,5 @@ def test_a_soft_margin_lets_a_context_stay_short_and_costs_less(problem):
     soft, _ = solve_by_support_vectors(**problem, soft_margin=0.5)
     responses = problem["keys"] @ soft
     assert (responses[[0, 1, 2, 6], 0] < problem["steps"][[0, 1, 2, 6]]).any()
-    cost = [(problem["factor"].T @ readers[:, 0]).square().sum() for readers in (soft, strict)]
+    cost = [(problem["factors"][0].T @ readers[:, 0]).square().sum() for readers in (soft, strict)]
     assert cost[0] < cost[1]

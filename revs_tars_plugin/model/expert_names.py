@@ -1,0 +1,33 @@
+"""The names of experts' weights, which have none of their own: the parameter's, and which expert of how many."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"(?P<parameter>.+)\[(?P<expert>\d+) of (?P<count>\d+)\]")
+
+
+@dataclass(frozen=True)
+class ExpertName:
+    """One expert's part of a parameter that holds the matrices of all: "model.layers.0.mlp.experts.down_proj[3 of 8]".
+
+    Attributes:
+        parameter: The parameter's name in the model.
+        expert: Which expert, from 0.
+        count: How many there are.
+    """
+
+    parameter: str
+    expert: int
+    count: int
+
+    @classmethod
+    def of(cls, name: str) -> ExpertName | None:
+        """Reads a weight's name; None where it names a whole parameter."""
+        found = _NAME.fullmatch(name)
+        return None if found is None else cls(found["parameter"], int(found["expert"]), int(found["count"]))
+
+    def __str__(self) -> str:
+        """Returns the weight's name."""
+        return f"{self.parameter}[{self.expert} of {self.count}]"
