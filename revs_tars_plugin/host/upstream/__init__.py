@@ -117,7 +117,7 @@ def _modules() -> dict[str, str]:
         )
         roots[f"{method.package}/{method.package}_hparams"] = [method.hyperparams.__name__]
         roots[f"{method.package}/{method.package}_main"] = [method.apply.__name__]
-    roots[f"{SHARED}/model"] = ["FeedForwardMatrix"]
+    roots[f"{SHARED}/model"] = ["ExpertName", "FeedForward", "FeedForwardMatrix"]
     texts = bundles(_PACKAGE, members, roots, _EDITS, _file("edits.py.txt") + _file("run_revs_tars.py.txt"))
     modules = {name: _DOCS[name.rpartition("/")[2]] + text for name, text in texts.items()}
     modules[f"{SHARED}/edits"] = _file("edits.py.txt")
