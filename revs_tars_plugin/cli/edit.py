@@ -33,6 +33,10 @@ def edit(
     model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The edit, one safetensors file.")],
     merged: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also write the edited model there.")] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write it as a LoRA adapter there: the form for a packed model."),
+    ] = None,
     after: Annotated[
         list[Path], typer.Option(metavar="EDIT", help="Saved edits that are in place first, in this order.")
     ] = [],
@@ -69,12 +73,19 @@ def edit(
     output = options.free(output, overwrite, file, model, settings, *after)
     if merged is not None:
         merged = options.free(merged, overwrite, model)
+    if adapter is not None:
+        adapter = options.free(adapter, overwrite, model)
     requested = read_requests_file(file, session)
     from .loading import load_model, method_named, save_model, settings_for
 
     chosen = method_named(method, settings, "TARS" if requested.concepts else "REVS")
     earlier = _load_edits(after)
     loaded = load_model(model, device, dtype, progress=not quiet)
+    if merged is not None and getattr(loaded.model, "is_quantized", False):
+        raise InputError(
+            f"--merged: {model} is packed, and no edit can be written into it; use --adapter, or afterwards revs-tars "
+            "export merged --base with the unpacked model."
+        )
     for done in earlier:
         done.apply(loaded.model)
     hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
@@ -95,6 +106,8 @@ def edit(
     if merged is not None:
         edits.apply(loaded.model)
         save_model(loaded, merged)
+    if adapter is not None and edits.edits:
+        edits.to_peft(adapter, model)
     rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {
         "method": chosen.name,
@@ -106,14 +119,17 @@ def edit(
         "seconds": seconds,
     }
     written = str(output) if edits.edits else None
+    places = {"merged": merged and str(merged), "adapter": adapter and str(adapter)}
     if json:
-        print_json({"summary": summary, "outcomes": rows, "edit": written, "merged": merged and str(merged)})
+        print_json({"summary": summary, "outcomes": rows, "edit": written, **places})
     else:
         print_table(f"{chosen.name} on {Path(loaded.name).name}", rows)
         typer.echo(
             f"{summary['reached']:.0%} reached their goal; {edits.n_changed:,} numbers changed; {seconds:.1f} s.\n"
             f"{f'The edit: {written}' if written else 'Nothing had to be changed, so no edit was written.'}"
             + (f"\nThe edited model: {merged}" if merged else "")
+            + (f"\nThe adapter: {adapter}" if adapter and written else "")
+            + ("\nThe model is packed: the edit goes beside it as an adapter." if edits.packed and written else "")
         )
     check_goals(require, options.as_goals(summary))
 

@@ -134,7 +134,7 @@ def evaluate(
             del first  # one model at a time in memory
             first = load_model(model, device, dtype, progress=not quiet)
         for edit in applied:
-            edit.apply(first.model)
+            edit.apply_beside(first.model)
         asking.measure("after", first, reference)
     figures = asking.reports["after"].summary
     control = asking.reports["after"].controls.get("never learned", {})

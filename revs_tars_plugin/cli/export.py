@@ -58,8 +58,11 @@ def merged(
     *,
     context: typer.Context,
     file: Edit,
-    model: options.Model,
     output: Folder,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="The model that the edit was made for.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="In place of --model: the unpacked model, where it was made for a packed one.")
+    ] = None,
     base_model: Base = "",
     result: Result = None,
     device: options.Device = None,
@@ -71,15 +74,21 @@ def merged(
 ) -> None:
     """Write the whole model with the edit in it, with a card beside it.
 
+    With --base the weights are others than those that the edit was made for: measure what it came to with evaluate.
+
     Example: revs-tars export merged edit.safetensors --model ./my-model -o clean-model
     """
-    output = options.free(output, overwrite, model)
+    if (model is None) == (base is None):
+        raise InputError("Name the model by --model, or by --base where the edit was made for its packed form.")
+    output = options.free(output, overwrite, model or base)
     from ..edits.edit_set import EditSet
     from .loading import load_model, save_model
 
     edits = EditSet.load(file)
-    loaded = load_model(model, device, dtype, progress=not quiet)
-    edits.apply(loaded.model)
+    if base is not None and not edits.packed:
+        raise InputError(f"{file} was made for a model as it is, not for a packed one; name that model by --model.")
+    loaded = load_model(model or str(base), device, dtype, progress=not quiet)
+    (edits.onto(loaded.model) if base is not None else edits).apply(loaded.model)
     save_model(loaded, output)
     _write_card(edits, output, base_model, result, "merged model")
     _done(output, json, f"The edited model: {output}")

@@ -53,8 +53,11 @@ def load_model(name: str, device: str | None, dtype: str, *, progress: bool = Tr
         ) from error
     try:
         tok = transformers.AutoTokenizer.from_pretrained(folder)
+        packed = getattr(transformers.AutoConfig.from_pretrained(folder), "quantization_config", None) is not None
+        if packed and place is not None:  # packed weights are not moved afterwards
+            where = {"device_map": {"": str(place)}}
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **where)
-        if place is not None:
+        if place is not None and not packed:
             model = model.to(place)
     except torch.OutOfMemoryError as error:
         raise InputError(

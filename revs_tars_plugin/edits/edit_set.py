@@ -12,6 +12,7 @@ import torch
 from torch import nn, no_grad
 
 from ..errors import EditConflictError, InputError
+from ..model.packed import spread
 from ..model.tensors import fingerprint
 from .files import SavedEdit, read_edit, write_edit
 from .peft import export_peft
@@ -53,6 +54,7 @@ class EditSet:
         outcomes: What became of each target, as the method's own records.
         settings: The method's settings, plain values.
         requests: What was asked for. It holds the secrets, so it is neither printed nor, unless asked for, saved.
+        packed: Whether it was made for packed weights: it can be put beside them, or onto unpacked ones.
     """
 
     method: str
@@ -60,6 +62,7 @@ class EditSet:
     outcomes: tuple[Outcome, ...] = field(default=())
     settings: Mapping[str, Any] = field(default_factory=dict)
     requests: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    packed: bool = False
     # What stood in each module before this edit was applied there: it lives as long as the edit and the module do.
     _applied: _Applied = field(default_factory=_Applied, init=False, repr=False, compare=False)
 
@@ -78,6 +81,7 @@ class EditSet:
             _outcomes_in_order(parts),
             settings=parts[0].settings,
             requests=tuple(request for part in parts for request in part.requests),
+            packed=any(part.packed for part in parts),
         )
         for part in parts:
             for module, products in part._applied.items():
@@ -107,6 +111,19 @@ class EditSet:
                 edit.write(place, applied=False)
             self._forget(done)
             raise
+
+    def apply_beside(self, model: nn.Module) -> None:
+        """Applies an edit to the model that it was made for, packed or not, in memory.
+
+        Packed weights stay as they are, with the edit on top of what they compute; see `SpreadLinear`. Such a model can
+        be measured, and the edit undone. To keep it, write the adapter (`to_peft`).
+
+        Raises:
+            EditConflictError: As `apply`.
+        """
+        if self.packed:
+            spread(model, [edit.name.removesuffix(".weight") for edit in self.edits])
+        self.apply(model)
 
     def undo(self, model: nn.Module) -> None:
         """Puts the very bits back that stood before the edit, all of them or nothing.
@@ -166,9 +183,36 @@ class EditSet:
             for edited, original in pairs:
                 edited.weight.copy_(original.weight)
 
-    def of_call(self, requests: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> EditSet:
+    def of_call(
+        self, requests: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], *, packed: bool = False
+    ) -> EditSet:
         """Returns the same edit with what it was computed from."""
-        return replace(self, requests=tuple(dict(request) for request in requests), settings=dict(settings))
+        asked = tuple(dict(request) for request in requests)
+        return replace(self, requests=asked, settings=dict(settings), packed=packed)
+
+    def onto(self, model: nn.Module) -> EditSet:
+        """Returns the same change for other weights: of an edit that was made for packed ones, the unpacked ones.
+
+        What holds there has to be measured there: another weight is another rank.
+
+        Args:
+            model: The model that it is to be applied to; it stays as it is.
+
+        Raises:
+            EditConflictError: When it has other weights, of other shapes.
+        """
+        weights: dict[str, torch.Tensor] = {}
+        edits = []
+        for edit, place in self._places(model):
+            weight = weights.setdefault(edit.name, place.weight.detach().clone())
+            try:
+                edits.append(edit.onto(weight))
+            except (RuntimeError, IndexError, ValueError) as error:
+                raise EditConflictError(
+                    f'The weight "{edit.name}" has another shape than the one this edit was made for; name the model '
+                    "that was packed."
+                ) from error
+        return replace(self, edits=tuple(edits), packed=False)
 
     def save(self, path: str | Path, *, include_requests: bool = False) -> None:
         """Writes the edit into one safetensors file; a crash on the way leaves the old file or none.
@@ -188,7 +232,7 @@ class EditSet:
         """
         self._refuse_empty("save")
         requests = self.requests if include_requests else None
-        write_edit(path, SavedEdit(self.method, self.edits, self.settings, requests))
+        write_edit(path, SavedEdit(self.method, self.edits, self.settings, requests, self.packed))
 
     @classmethod
     def load(cls, path: str | Path) -> EditSet:
@@ -198,7 +242,9 @@ class EditSet:
             EditFileError: When the file is missing, truncated, of another kind or a newer version, or was changed.
         """
         saved = read_edit(path)
-        return cls(saved.method, saved.edits, settings=saved.settings, requests=saved.requests or ())
+        return cls(
+            saved.method, saved.edits, settings=saved.settings, requests=saved.requests or (), packed=saved.packed
+        )
 
     def to_peft(self, folder: str | Path, base_model: str = "") -> None:
         """Writes the edit as a LoRA adapter that plain `peft` loads; see `export_peft`.

@@ -32,12 +32,14 @@ class SavedEdit:
         edits: One entry per changed weight.
         settings: The method's settings, plain values.
         requests: What was asked for, secrets and all; None where the file does not say.
+        packed: Whether it was made for packed weights.
     """
 
     method: str
     edits: tuple[WeightEdit, ...]
     settings: Mapping[str, Any]
     requests: tuple[Mapping[str, Any], ...] | None = None
+    packed: bool = False
 
 
 def write_edit(path: str | Path, saved: SavedEdit) -> None:
@@ -59,13 +61,15 @@ def write_edit(path: str | Path, saved: SavedEdit) -> None:
         entry, parts = _entry(edit)
         entries.append(entry)
         tensors.update({f"{index}.{name}": value.contiguous() for name, value in parts.items()})
-    content = {
+    content: dict[str, Any] = {
         "method": saved.method,
         "settings": dict(saved.settings),
         "edits": entries,
         "versions": {name: _version(name) for name in ("revs-tars-plugin", "torch", "transformers", "safetensors")},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    if saved.packed:
+        content["packed"] = True
     if saved.requests is not None:
         content["requests"] = [dict(request) for request in saved.requests]
     text = json.dumps(content)
@@ -109,7 +113,13 @@ def read_edit(path: str | Path) -> SavedEdit:
     content = json.loads(text)
     edits = tuple(_edit(entry, index, tensors) for index, entry in enumerate(content["edits"]))
     requests = content.get("requests")
-    return SavedEdit(content["method"], edits, content["settings"], None if requests is None else tuple(requests))
+    return SavedEdit(
+        content["method"],
+        edits,
+        content["settings"],
+        None if requests is None else tuple(requests),
+        packed=bool(content.get("packed", False)),
+    )
 
 
 def _entry(edit: WeightEdit) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import EditConflictError
 from ..model.adapters import base_model, without_adapter
 from ..model.expert_names import ExpertName
+from ..model.tensors import is_plain
 from .disk_tensor import DiskTensor
 
 _ATTRIBUTE = "_revs_tars_applied_products"
@@ -88,6 +89,12 @@ class WeightPlace:
             raise EditConflictError(
                 f'The edit changes "{name}", which this {type(model).__name__} does not have.'
             ) from error
+        if not is_plain(parameter) and not parameter.is_meta:
+            raise EditConflictError(
+                f'The weight "{name}" is packed, so no edit can be written into it; put the edit beside it as an '
+                "adapter (to_peft, or revs-tars export peft) or for a measurement (apply_beside), or into the unpacked "
+                "model (onto, or revs-tars export merged --base)."
+            )
         # An adapter comes and goes around the layer; what was there before belongs to the layer itself.
         return cls(without_adapter(inside.get_submodule(path)), last, None if of_expert is None else of_expert.expert)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
@@ -56,6 +56,10 @@ class WeightEdit(Protocol):
 
     def original(self, place: WeightPlace, weight: Tensor) -> Tensor:
         """Returns a new tensor with the values before the edit, given the weight with the edit in place."""
+        ...
+
+    def onto(self, weight: Tensor) -> WeightEdit:
+        """Returns the same change of another weight, and writes it there."""
         ...
 
 
@@ -124,6 +128,13 @@ class NeuronEdit:
         weight = weight.detach().clone()
         write_neurons(weight, self.neuron_dim, self.indices, self.before)
         return weight
+
+    def onto(self, weight: Tensor) -> NeuronEdit:
+        """Adds what the neurons changed by to those of the other weight."""
+        before = weight.movedim(self.neuron_dim, 0)[self.indices.to(weight.device)].cpu()
+        after = (before.float() + (self.after.float() - self.before.float())).to(before.dtype)
+        write_neurons(weight, self.neuron_dim, self.indices, after)
+        return replace(self, before=before, after=after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +212,12 @@ class LowRankEdit:
         if product is None:
             raise KeyError(self.name)
         return product.before.load().to(weight.device)
+
+    def onto(self, weight: Tensor) -> LowRankEdit:
+        """Adds the product to the other weight."""
+        changed = replace(self, fingerprint=fingerprint(weight))
+        add_product(weight, self.neuron_dim, self.keys, self.values)
+        return changed
 
 
 @torch.no_grad()

@@ -211,7 +211,7 @@ def _factor(shift: Float[Tensor, " d"], answer: Float[Tensor, " d"]) -> float | 
 
 def _after(model: nn.Module, ff2: FeedForward, norm: nn.Module | None, factor: float) -> AfterFF2:
     if norm is None:
-        return AfterFF2() if factor == 1 else AfterFF2(torch.full((ff2.matrices[0].rows.shape[1],), factor))
+        return AfterFF2() if factor == 1 else AfterFF2(torch.full((ff2.matrices[0].residual_width,), factor))
     name = next(name for name, module in model.named_modules() if module is norm)
     geometry = probe_norm(norm, name, what="The norm behind FF2")
     if geometry.centres:
@@ -224,7 +224,7 @@ def _after(model: nn.Module, ff2: FeedForward, norm: nn.Module | None, factor: f
 
 def _note_norm(layer: int, ff2: FeedForward, module: nn.Module, norms: dict[int, nn.Module], hooks: ExitStack) -> None:
     """Notes which norm of a layer takes what FF2 gave: the same memory, not a copy."""
-    width = ff2.matrices[0].rows.shape[1]
+    width = ff2.matrices[0].residual_width
     given: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, output: Tensor) -> None:

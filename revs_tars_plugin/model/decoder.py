@@ -22,6 +22,7 @@ from .forward import evaluating, layer_output, padded, without_head
 from .logit_lens import LogitLens
 from .matrices import FeedForwardMatrix, matrix_of
 from .module_names import ModuleNames
+from .packed import PackedMatrix, is_packed
 from .tensors import check_editable
 
 # Any token will do; two of them, since the first one of a text has a state of its own in many models.
@@ -247,6 +248,9 @@ class Decoder:
         for layer in self.layers:
             name = template.format(layer)
             module = self._find(key, name)
+            if is_packed(module):
+                found[layer] = PackedMatrix(module, f"{name}.weight", neuron_dim=1)
+                continue
             experts = experts_of(module, setting=key, name=name, width=self.lens.width)
             found[layer] = experts or matrix_of(module, setting=key, name=name, width=self.lens.width, writes=True)
         return found

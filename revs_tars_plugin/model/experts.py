@@ -65,7 +65,7 @@ class ExpertMatrices:
 
     def neurons(self, indices: Tensor) -> Float[Tensor, "k d"]:
         """Returns a copy of the chosen neurons, one a row, in the weight's dtype."""
-        chosen = torch.empty(len(indices), self.matrices[0].rows.shape[1], dtype=self.weight.dtype)
+        chosen = torch.empty(len(indices), self.matrices[0].residual_width, dtype=self.weight.dtype)
         chosen = chosen.to(self.weight.device)
         for matrix, places, own in self.split(indices):
             chosen[places] = matrix.neurons(own)

@@ -64,6 +64,11 @@ class FeedForwardMatrix:
         return self.weight.shape[self.neuron_dim]
 
     @property
+    def residual_width(self) -> int:
+        """d, the width of the residual space."""
+        return self.weight.shape[1 - self.neuron_dim]
+
+    @property
     def rows(self) -> Float[Tensor, "f d"]:
         """The weight with one neuron a row: a view, which shares the weight's memory."""
         return self.weight.detach().movedim(self.neuron_dim, 0)

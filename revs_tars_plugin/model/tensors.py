@@ -38,6 +38,11 @@ def same_bits(first: Tensor, second: Tensor) -> bool:
     return torch.equal(first.contiguous().view(torch.uint8), second.contiguous().view(torch.uint8))
 
 
+def is_plain(weight: Tensor) -> bool:
+    """Returns whether a weight is a plain tensor of floating-point numbers: neither packed nor of another kind."""
+    return weight.dtype in _EDITABLE_DTYPES and type(weight.data) is Tensor
+
+
 def check_editable(weight: Tensor, name: str) -> None:
     """Checks that a weight has values here, in a dtype that can be edited.
 
@@ -49,7 +54,7 @@ def check_editable(weight: Tensor, name: str) -> None:
             f'The weight "{name}" is on the meta device: it has no values here. Load the checkpoint, and where a '
             "device_map put layers on disk or CPU (offloading), load it without."
         )
-    if weight.dtype not in _EDITABLE_DTYPES or type(weight.data) is not Tensor:
+    if not is_plain(weight):
         kind = type(weight).__name__ if type(weight) is not nn.Parameter else str(weight.dtype)
         raise InputError(
             f'The weight "{name}" is quantized ({kind}); edit the unquantized model, then quantize the result.'

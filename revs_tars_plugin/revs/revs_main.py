@@ -16,6 +16,7 @@ from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.kept_layers import lower_layers_kept
+from ..model.packed import unpacked
 from ..requests.reading import read_requests
 from .chance import ChanceLevels
 from .chance_demoter import ChanceDemoter
@@ -56,6 +57,14 @@ def execute_revs(
         InputError: When a request, a setting or the model cannot be used.
     """
     hparams.validate()
+    with unpacked(model, [hparams.rewrite_module_tmp], hparams.layers) as packed:
+        edits = _edits(model, tok, requests, hparams, progress=progress)
+    return edits.of_call(requests, hparams.to_dict(), packed=packed)
+
+
+def _edits(
+    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: REVSHyperParams, *, progress: bool
+) -> EditSet:
     decoder = Decoder.of(model, hparams)
     margins = hparams.ranks(decoder.lens.size)
     if hparams.n_neurons > decoder.ff_width:
@@ -88,7 +97,7 @@ def execute_revs(
         outcomes = demoter.demote_all()
         edits = trial.collect(hparams.ALGORITHM, tuple(outcomes))
     report(outcomes)
-    return edits.of_call(requests, hparams.to_dict())
+    return edits
 
 
 apply_revs_to_model = apply_function(execute_revs)

@@ -15,6 +15,7 @@ from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.experts import FeedForward
+from ..model.packed import unpacked
 from ..moments.ordinary_text import TextSource
 from ..moments.second_moments import ordinary_moments
 from .common_state import mean_state
@@ -56,6 +57,16 @@ def execute_tars(
         InputError: When a request, a setting or the model cannot be used.
     """
     hparams.validate()
+    keys = {"down": "rewrite_module_tmp", "gate": "gate_module_tmp", "up": "up_module_tmp"}
+    names = [hparams.rewrite_module_tmp, *(getattr(hparams, keys[matrix]) for matrix in hparams.matrices)]
+    with unpacked(model, names, hparams.layers) as packed:
+        edits = _edits(model, tok, requests, hparams, progress=progress)
+    return edits.of_call(requests, hparams.to_dict(), packed=packed)
+
+
+def _edits(
+    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: TARSHyperParams, *, progress: bool
+) -> EditSet:
     decoder = Decoder.of(model, hparams)
     concepts = read_concepts(requests, tok, hparams, decoder.context_length)
     matrices = _matrices(decoder, hparams)
@@ -84,7 +95,7 @@ def execute_tars(
     for outcome in outcomes:
         report(outcome)
     edits = tuple(edit for outcome in outcomes for edit in outcome.edits.edits)
-    return EditSet(hparams.ALGORITHM, edits, tuple(outcomes)).of_call(requests, hparams.to_dict())
+    return EditSet(hparams.ALGORITHM, edits, tuple(outcomes))
 
 
 apply_tars_to_model = apply_function(execute_tars)

@@ -1,0 +1,168 @@
+"""Packed weights: 4 and 8 bits of bitsandbytes, torchao and others, edited without being unpacked.
+
+No step fits between two levels of four bits, so a packed weight stays as it is, and an edit comes on top of what its
+module computes, `packed(x) + x (W' - W)`. That is what a LoRA adapter beside it does, and every rank is measured so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .adapters import base_model
+from .matrices import FeedForwardMatrix
+from .tensors import is_plain
+
+# Rows of the identity that a module is given at once.
+_ROWS = 512
+# How far a module may be from the product with its own weight: kernels of 4 and 8 bits round what they are given.
+_TOLERANCE = 0.05
+
+
+def is_packed(module: nn.Module) -> bool:
+    """Says whether a module is a linear map whose weight is no plain tensor of floating-point numbers."""
+    weight = getattr(module, "weight", None)
+    plain = isinstance(weight, Tensor) and (weight.is_meta or is_plain(weight))
+    return not plain and isinstance(getattr(module, "in_features", None), int)
+
+
+@dataclass(frozen=True)
+class PackedMatrix(FeedForwardMatrix):
+    """FF2 with a packed weight: what it is given and gives can be read, and nothing be written."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Nothing.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f'The weight "{self.weight_name}" is packed: REVS and TARS edit such a model, this method does not; '
+            "give it the model unpacked."
+        )
+
+    @property
+    def width(self) -> int:
+        """f, the number of neurons."""
+        return int(self.module.in_features)  # type: ignore[arg-type]
+
+    @property
+    def residual_width(self) -> int:
+        """d, the width of the residual space."""
+        return int(self.module.out_features)  # type: ignore[arg-type]
+
+
+class SpreadLinear(nn.Module):
+    """A packed linear map with its weight spread out beside it; what is written there comes on top of what it computes.
+
+    Attributes:
+        packed: The packed module.
+        weight: Its weight, outputs x inputs, float32, to be edited.
+    """
+
+    def __init__(self, packed: nn.Module, weight: Float[Tensor, "outputs inputs"]) -> None:
+        """Keeps the weight twice: as it is, and to be edited."""
+        super().__init__()
+        self.packed = packed
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self._unedited = weight.clone()
+        self._change: tuple[int, Tensor | None] = (-1, None)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns what the packed module gives, and what the edit adds."""
+        output: Tensor = self.packed(inputs)
+        version = self.weight._version
+        if self._change[0] != version:
+            same = torch.equal(self.weight, self._unedited)
+            self._change = (version, None if same else self.weight.detach() - self._unedited)
+        change = self._change[1]
+        return output if change is None else output + nn.functional.linear(inputs.float(), change).to(output)
+
+
+@torch.no_grad()
+def spread_out(module: nn.Module, name: str, dtype: torch.dtype) -> Float[Tensor, "outputs inputs"]:
+    """Returns what a packed module multiplies with, float32: what it makes of the identity, whoever packed it.
+
+    Args:
+        module: The module.
+        name: Its name, for messages.
+        dtype: What the model computes in.
+
+    Raises:
+        InputError: When the module is no linear map.
+    """
+    place = next((each.device for each in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    identity = torch.eye(int(module.in_features), dtype=dtype, device=place)  # type: ignore[arg-type]
+    weight = torch.cat([module(rows[None])[0] for rows in torch.split(identity, _ROWS)]).float().T.contiguous()
+    some = torch.randn(1, 8, len(identity), generator=torch.Generator().manual_seed(0)).to(place, dtype)
+    found, expected = module(some).float(), some.float() @ weight.T
+    if float((found - expected).norm()) > _TOLERANCE * float(expected.norm()):
+        raise InputError(f'The packed module "{name}" is no product with a weight, so it cannot be edited exactly.')
+    return weight
+
+
+@contextmanager
+def unpacked(model: nn.Module, templates: Sequence[str], layers: Sequence[int]) -> Iterator[bool]:
+    """Spreads the packed weights among some out while the block lasts; yields whether there are any.
+
+    Args:
+        model: A causal language model; its packed modules are back in their places afterwards, untouched.
+        templates: Names of modules, with `{}` for the layer.
+        layers: The layers; all where there are none.
+
+    Raises:
+        InputError: When a packed module is no linear map.
+    """
+    names = [name for name, _ in base_model(model).named_modules()]
+    if not layers:
+        layers = range(sum(1 for name in names if _is_layer(name, templates)))
+    packed: dict[str, nn.Module] = {}
+    try:
+        spread(model, [template.format(layer) for template in templates for layer in layers], packed)
+        yield bool(packed)
+    finally:
+        for name, module in packed.items():
+            _put(base_model(model), name, module)
+
+
+def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module] | None = None) -> None:
+    """Puts a `SpreadLinear` in the place of every packed module among some; names of others, or of none, are left.
+
+    An edit that was made for packed weights can be applied then, undone and measured; such a model is not for saving.
+
+    Args:
+        model: A causal language model.
+        names: Names of modules.
+        replaced: Takes what stood there, by name.
+
+    Raises:
+        InputError: When a packed module is no linear map.
+    """
+    inside = base_model(model)
+    modules = dict(inside.named_modules())
+    dtype = next((each.dtype for each in inside.parameters() if each.is_floating_point()), torch.float32)
+    for name in dict.fromkeys(names):
+        module = modules.get(name)
+        if module is not None and is_packed(module):
+            wrapped = SpreadLinear(module, spread_out(module, name, dtype))
+            if replaced is not None:
+                replaced[name] = module
+            _put(inside, name, wrapped)
+
+
+def _is_layer(name: str, templates: Sequence[str]) -> bool:
+    before, _, after = templates[0].partition("{}")
+    number = name.removeprefix(before).removesuffix(after)
+    return name == templates[0].format(number) and number.isdigit()
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)

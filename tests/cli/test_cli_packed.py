@@ -1,0 +1,87 @@
+"""A model in 4 bits on the command line: edited, measured, and exported as what can hold the edit."""
+
+import json
+
+import pytest
+import torch
+from architectures import wide_llama
+from helpers import SECRETS, snapshot
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from revs_tars_plugin import EditSet
+
+
+@pytest.fixture
+def model():
+    """Wider than that of the other commands."""
+    return wide_llama()
+
+
+@pytest.fixture
+def packed(folder, tok, tmp_path):
+    """The checkpoint in NF4, as people share them."""
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=torch.float32)
+    model.save_pretrained(tmp_path / "packed")
+    tok.save_pretrained(tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+@pytest.fixture
+def secrets(packed, tok, tmp_path):
+    """What the packed model says, which is not what the unpacked one does."""
+    model = AutoModelForCausalLM.from_pretrained(packed)
+    lines = []
+    for prompt in SECRETS:
+        ids = tok(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            said = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+        lines.append(f"{prompt},{tok.decode(said)}")
+    path = tmp_path / "packed.csv"
+    path.write_text("\n".join(["prompt,target", *lines]))
+    return path
+
+
+def test_a_packed_model_is_edited_beside_its_weights(run, packed, folder, secrets, settings, tok, tmp_path):
+    edit, adapter = tmp_path / "e.safetensors", tmp_path / "adapter"
+    arguments = ("edit", secrets, "-m", packed, "-s", settings, "-o", edit)
+    code, _, err = run(*arguments, "--merged", tmp_path / "merged")
+    assert (code, "is packed, and no edit can be written into it" in err) == (2, True)
+    assert not edit.exists()
+    code, out, err = run(*arguments, "--adapter", adapter, "--require", "reached>=1")
+    assert code == 0, err
+    assert "The model is packed: the edit goes beside it as an adapter" in out
+    assert EditSet.load(edit).packed
+
+    # Measured with the edit beside the weights, as with the adapter.
+    result = tmp_path / "result.json"
+    measured = ("evaluate", secrets, "-m", packed, "--edit", edit, "--attack", "logit lens", "--k", 20, "-o", result)
+    code, _, err = run(*measured, "--require", "efficacy>=1")
+    assert code == 0, err
+    assert json.loads(result.read_text())["before"]["summary"]["efficacy"] == 0
+    wrapped = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(packed), adapter)
+    base = AutoModelForCausalLM.from_pretrained(packed)
+    ids = tok(SECRETS[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        said = int(base(ids).logits[0, -1].argmax())
+        logits = wrapped(ids).logits[0, -1]
+    assert int((logits > logits[said]).sum()) >= 20
+
+    # Into the unpacked model, which it was not made for.
+    target = tmp_path / "unpacked"
+    code, _, err = run("export", "merged", edit, "--model", folder, "-o", target)
+    assert (code, "differs from the one this edit belongs to" in err) == (2, True)
+    code, _, err = run("export", "merged", edit, "--base", folder, "-o", target)
+    assert code == 0, err
+    before = snapshot(AutoModelForCausalLM.from_pretrained(folder))
+    after = AutoModelForCausalLM.from_pretrained(target).state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {change.name for change in EditSet.load(edit).edits}
+
+
+def test_one_of_two_models_is_named_and_the_right_one(run, edited, folder, tmp_path):
+    code, _, err = run("export", "merged", edited, "-o", tmp_path / "a")
+    assert (code, "Name the model by --model, or by --base" in err) == (2, True)
+    code, _, err = run("export", "merged", edited, "--base", folder, "-o", tmp_path / "a")
+    assert (code, "was made for a model as it is, not for a packed one" in err) == (2, True)

@@ -1,0 +1,218 @@
+"""Packed weights: asked ranks are reached with the edit beside them, and not one of their bits moves."""
+
+import hashlib
+
+import pytest
+import torch
+from architectures import FAMILIES, request_for, said, settings_of, wide_llama
+from helpers import assert_same_bits, copy_of, snapshot
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
+from revs_tars_plugin.errors import EditConflictError
+from revs_tars_plugin.ft_l_delete import FTLDeleteHyperParams, execute_ft_l_delete
+from revs_tars_plugin.model.packed import SpreadLinear, is_packed, spread_out, unpacked
+
+KINDS = ["NF4", "int8", "torchao int8", "torchao int4"]
+FF2 = "model.layers.{}.mlp.down_proj"
+
+
+def by_torchao(config):
+    from torchao.quantization import quantize_
+
+    def pack(model):
+        quantize_(model, config(), lambda module, name: isinstance(module, nn.Linear) and "lm_head" not in name)
+        return model
+
+    return pack
+
+
+def int8():
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return Int8WeightOnlyConfig()
+
+
+def int4():
+    from torchao.quantization import IntxWeightOnlyConfig
+    from torchao.quantization.granularity import PerGroup
+
+    return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
+
+
+@pytest.fixture
+def base(tmp_path):
+    """A small model and its folder."""
+    model = wide_llama()
+    model.save_pretrained(tmp_path / "base")
+    return model, tmp_path / "base"
+
+
+def packed_model(kind, base):
+    model, folder = base
+    if kind.startswith("torchao"):
+        return by_torchao(int8 if kind.endswith("int8") else int4)(copy_of(model))
+    if kind == "NF4":
+        four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+        config = BitsAndBytesConfig(load_in_4bit=True, **four)
+    else:
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    packed = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        packed(torch.tensor([[1, 2, 3]]))  # bitsandbytes lays its weights out for this machine in the first pass
+    return packed
+
+
+def bits(model):
+    """A digest of every tensor inside of every weight and buffer."""
+    found = {}
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        parts = [value.detach()]
+        while any(hasattr(part, "__tensor_flatten__") for part in parts):
+            parts = [
+                inner
+                for part in parts
+                for inner in (
+                    [getattr(part, field) for field in part.__tensor_flatten__()[0]]
+                    if hasattr(part, "__tensor_flatten__")
+                    else [part]
+                )
+            ]
+        digest = hashlib.blake2b()
+        for part in parts:
+            digest.update(part.contiguous().view(torch.uint8).numpy().data)
+        found[name] = digest.hexdigest()
+    return found
+
+
+def rank_after(model, tok, prompt, token):
+    with torch.no_grad():
+        found = model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1]
+    return int((found > found[token]).sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_module_multiplies_with_is_read_off_it(kind, base):
+    model = packed_model(kind, base)
+    module = model.get_submodule(FF2.format(1))
+    assert is_packed(module)
+    assert not is_packed(base[0].get_submodule(FF2.format(1)))
+    weight = spread_out(module, "ff2", torch.float32)
+    original = base[0].get_submodule(FF2.format(1)).weight.detach()
+    assert weight.shape == original.shape
+    rounding = float((weight - original).norm() / original.norm())
+    assert 1e-4 < rounding < (0.02 if kind.endswith("int8") else 0.15)
+    inputs = torch.randn(1, 6, 128)
+    with torch.no_grad():
+        expected = module(inputs)
+    assert float((inputs @ weight.T - expected).norm()) < 0.02 * float(expected.norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("localization", ["neurons", "covariance"])
+def test_the_asked_rank_is_reached_with_the_adapter_beside_it(kind, localization, base, tok, tmp_path):
+    model = packed_model(kind, base)
+    before = bits(model)
+    request, token = request_for(model, tok), said(model, tok)
+    settings = settings_of(FAMILIES["llama"], "REVS", tmp_path, localization=localization)
+    edits = execute_revs(model, tok, [request], settings)
+    assert bits(model) == before
+    assert edits.packed
+    assert edits.outcomes[0].reached
+    edits.save(tmp_path / "edit.safetensors")
+    loaded = EditSet.load(tmp_path / "edit.safetensors")
+    assert loaded.packed
+    with pytest.raises(EditConflictError, match="is packed, so no edit can be written into it"):
+        loaded.apply(model)
+    # Measured in memory, and undone.
+    loaded.apply_beside(model)
+    assert rank_after(model, tok, request["prompt"], token) == edits.outcomes[0].rank_after >= 40
+    loaded.undo(model)
+    assert rank_after(model, tok, request["prompt"], token) == 0
+    inside = {name.replace(".packed", ""): value for name, value in bits(model).items() if ".packed" in name}
+    assert inside
+    assert inside.items() <= before.items()
+    # As an adapter on the model as it comes.
+    again = packed_model(kind, base)
+    loaded.to_peft(tmp_path / "adapter")
+    wrapped = PeftModel.from_pretrained(again, tmp_path / "adapter")
+    assert rank_after(wrapped, tok, request["prompt"], token) >= 40
+    with wrapped.disable_adapter():
+        assert rank_after(wrapped, tok, request["prompt"], token) == 0
+
+
+def test_tars_lowers_a_concept_of_a_packed_model(base, tok, tmp_path):
+    model = packed_model("NF4", base)
+    before = bits(model)
+    settings = settings_of(
+        FAMILIES["llama"],
+        "TARS",
+        tmp_path,
+        refine="whitened",
+        min_probability=0.001,
+        goal_probability=0.0005,
+        matrices=["up"],
+    )
+    edits = execute_tars(model, tok, [request_for(model, tok)], settings)
+    assert bits(model) == before
+    (outcome,) = edits.outcomes
+    assert max(outcome.after) < 0.7 * max(outcome.before)
+    edits.apply_beside(model)
+    assert any("up_proj" in edit.name for edit in edits.edits)
+    edits.undo(model)
+
+
+def test_the_same_change_goes_into_the_unpacked_model(base, tok, tmp_path):
+    model, full = packed_model("NF4", base), base[0]
+    before = snapshot(full)
+    request, token = request_for(model, tok), said(model, tok)
+    for localization in ("neurons", "covariance"):
+        settings = settings_of(FAMILIES["llama"], "REVS", tmp_path, localization=localization)
+        edits = execute_revs(model, tok, [request], settings)
+        with pytest.raises(EditConflictError):
+            edits.apply(full)
+        moved = edits.onto(full)
+        assert_same_bits(full, before)
+        assert not moved.packed
+        first = rank_after(full, tok, request["prompt"], token)
+        moved.apply(full)
+        assert rank_after(full, tok, request["prompt"], token) >= first + 20
+        moved.undo(full)
+        assert_same_bits(full, before)
+    with pytest.raises(EditConflictError, match="has another shape"):
+        edits.onto(FAMILIES["llama"].make())
+
+
+def test_other_methods_say_that_they_cannot(base, tok):
+    model = packed_model("int8", base)
+    hparams = FTLDeleteHyperParams(alg_name="FT-L-delete", model_name="tiny", **FAMILIES["llama"].names, layers=[2])
+    with pytest.raises(InputError, match="is packed: REVS and TARS edit such a model"):
+        execute_ft_l_delete(model, tok, [request_for(model, tok)], hparams)
+
+
+class Crooked(nn.Module):
+    """Says that it is a linear map, and is none."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.in_features, self.out_features = inner, inner.in_features, inner.out_features
+
+    def forward(self, inputs):
+        """Bends what it is given."""
+        return self.inner(inputs).sinh()
+
+
+def test_what_is_no_linear_map_is_refused_and_everything_is_put_back(base, tok, tmp_path):
+    model = copy_of(base[0])
+    request = request_for(model, tok)
+    model.model.layers[1].mlp.down_proj = Crooked(model.model.layers[1].mlp.down_proj)
+    with pytest.raises(InputError, match=r'"model.layers.1.mlp.down_proj" is no product with a weight'):
+        execute_revs(model, tok, [request], settings_of(FAMILIES["llama"], "REVS", tmp_path))
+    packed = packed_model("NF4", base)
+    with pytest.raises(KeyboardInterrupt), unpacked(packed, [FF2], []) as any_packed:
+        assert any_packed
+        assert isinstance(packed.get_submodule(FF2.format(0)), SpreadLinear)
+        raise KeyboardInterrupt
+    assert not any(isinstance(module, SpreadLinear) for module in packed.modules())
