@@ -14,6 +14,8 @@ from .ft_l_delete import FTLDeleteHyperParams, apply_ft_l_delete_to_model, execu
 from .hyperparams import UnlearnHyperParams, packaged_hparams
 from .model.adapters import base_model
 from .model.module_names import ModuleNames
+from .model.offloaded import weights_of
+from .model.packed import computing_dtype, is_packed, spread_out
 from .model.tensors import fingerprint
 from .revs import REVSHyperParams, apply_revs_to_model, execute_revs
 from .tars import TARSHyperParams, apply_tars_to_model, execute_tars
@@ -152,7 +154,11 @@ def _at_the_same_depth(layers: Sequence[int], count: int) -> list[int]:
 def stats_folder(model: nn.Module) -> str:
     """Returns where second moments of a model are kept: by its weights, not by the name of its folder."""
     names = ModuleNames.found_in(model)
-    # Its parameter, or of experts the largest of theirs.
-    parameters = base_model(model).get_submodule(names.rewrite_module_tmp.format(0)).parameters()
-    weight = max(parameters, key=lambda parameter: parameter.numel())
+    module = base_model(model).get_submodule(names.rewrite_module_tmp.format(0))
+    # Of experts their largest parameter; packed ones of every kind are told apart by what they do.
+    weight = (
+        spread_out(module, names.rewrite_module_tmp.format(0), computing_dtype(model))
+        if is_packed(module)
+        else max(weights_of(module).values(), key=lambda parameter: parameter.numel())
+    )
     return str(Path(UnlearnHyperParams.stats_dir) / fingerprint(weight)[:16])

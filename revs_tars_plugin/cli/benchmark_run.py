@@ -262,7 +262,7 @@ class _Edited:
 
         execute = method_of(self._hparams.ALGORITHM).execute
         assert execute is not None
-        execute(model, self._tok, self._requests, self._hparams).apply(model)
+        execute(model, self._tok, self._requests, self._hparams).apply_beside(model)
 
 
 def _file_name(row: str) -> str:

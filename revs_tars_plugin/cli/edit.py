@@ -76,19 +76,23 @@ def edit(
     if adapter is not None:
         adapter = options.free(adapter, overwrite, model)
     requested = read_requests_file(file, session)
+    from ..edits.peft import check_peft
+    from ..model.packed import any_packed
     from .loading import load_model, method_named, save_model, settings_for
 
     chosen = method_named(method, settings, "TARS" if requested.concepts else "REVS")
     earlier = _load_edits(after)
     loaded = load_model(model, device, dtype, progress=not quiet)
-    if merged is not None and getattr(loaded.model, "is_quantized", False):
+    for done in earlier:
+        done.apply_beside(loaded.model)
+    hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
+    if merged is not None and any_packed(loaded.model, hparams.rewrite_module_tmp):
         raise InputError(
             f"--merged: {model} is packed, and no edit can be written into it; use --adapter, or afterwards revs-tars "
             "export merged --base with the unpacked model."
         )
-    for done in earlier:
-        done.apply(loaded.model)
-    hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
+    if adapter is not None:
+        check_peft()
     if chat:
         hparams.chat_template = True
     if protect and not hparams.spares_retained_texts:
@@ -119,7 +123,7 @@ def edit(
         "seconds": seconds,
     }
     written = str(output) if edits.edits else None
-    places = {"merged": merged and str(merged), "adapter": adapter and str(adapter)}
+    places = {"merged": merged and str(merged), "adapter": str(adapter) if adapter and written else None}
     if json:
         print_json({"summary": summary, "outcomes": rows, "edit": written, **places})
     else:

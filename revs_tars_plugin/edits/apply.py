@@ -104,7 +104,7 @@ def apply_function(execute: Callable[..., EditSet]) -> Callable[..., tuple[nn.Mo
         if copy:
             model = deepcopy(model)
         edits = execute(model, tok, requests, hparams)
-        edits.apply(model)
+        edits.apply_beside(model)  # packed weights stay as they are
         return model, OriginalWeights(model, edits, restores=return_orig_weights)
 
     apply.__name__ = apply.__qualname__ = f"apply_{execute.__name__.removeprefix('execute_')}_to_model"

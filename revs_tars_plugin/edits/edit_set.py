@@ -12,7 +12,7 @@ import torch
 from torch import nn, no_grad
 
 from ..errors import EditConflictError, InputError
-from ..model.packed import spread
+from ..model.packed import put_back, spread
 from ..model.tensors import fingerprint
 from .files import SavedEdit, read_edit, write_edit
 from .peft import export_peft
@@ -121,9 +121,14 @@ class EditSet:
         Raises:
             EditConflictError: As `apply`.
         """
-        if self.packed:
-            spread(model, [edit.name.removesuffix(".weight") for edit in self.edits])
-        self.apply(model)
+        replaced: dict[str, nn.Module] = {}
+        try:
+            if self.packed:
+                spread(model, [edit.name.removesuffix(".weight") for edit in self.edits], replaced)
+            self.apply(model)
+        except BaseException:
+            put_back(model, replaced)
+            raise
 
     def undo(self, model: nn.Module) -> None:
         """Puts the very bits back that stood before the edit, all of them or nothing.

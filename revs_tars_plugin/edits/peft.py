@@ -17,6 +17,18 @@ from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
 _INSTALL = "pip install peft"
 
 
+def check_peft() -> None:
+    """Checks that an adapter can be written, before any work.
+
+    Raises:
+        InputError: When peft is missing.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"Exporting an adapter needs peft: {_INSTALL}") from error
+
+
 def export_peft(edits: Sequence[WeightEdit], folder: str | Path, base_model: str) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors` for `PeftModel.from_pretrained(base, folder)`.
 
@@ -32,11 +44,9 @@ def export_peft(edits: Sequence[WeightEdit], folder: str | Path, base_model: str
     Raises:
         InputError: When peft is missing, the edit changes nothing, or the folder cannot be written.
     """
-    try:
-        from peft import LoraConfig
-        from peft.utils import SAFETENSORS_WEIGHTS_NAME
-    except ImportError as error:
-        raise InputError(f"Exporting an adapter needs peft: {_INSTALL}") from error
+    check_peft()
+    from peft import LoraConfig
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME
     from safetensors.torch import save_file
 
     if not edits:

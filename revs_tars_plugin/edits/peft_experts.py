@@ -59,7 +59,8 @@ def _reads_inputs_last() -> bool:
     if "target_parameters" not in signature(LoraConfig).parameters:
         raise InputError("Exporting an edit of experts as an adapter needs peft 0.17 or newer: pip install -U peft")
     config = LoraConfig(target_parameters=["experts.down_proj"], r=1)
-    adapted = get_peft_model(_Block(), config)
+    with torch.random.fork_rng(devices=[]):  # it draws what nobody needs
+        adapted = get_peft_model(_Block(), config)
     shapes: Sequence[int] = next(
         value.shape for name, value in adapted.named_parameters() if name.endswith("lora_A.default.weight")
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import EditConflictError
 from ..model.adapters import base_model, without_adapter
 from ..model.expert_names import ExpertName
+from ..model.offloaded import weight_of
 from ..model.tensors import is_plain
 from .disk_tensor import DiskTensor
 
@@ -101,7 +102,7 @@ class WeightPlace:
     @property
     def weight(self) -> Tensor:
         """The parameter itself, or the expert's part of it: a view."""
-        parameter = self.module.get_parameter(self.name)
+        parameter: Tensor = weight_of(self.module, self.name)
         return parameter if self.expert is None else parameter.detach()[self.expert]
 
     def applied_product(self, digest: str) -> AppliedProduct | None:

@@ -17,6 +17,7 @@ from tqdm.auto import trange
 from ..edits.apply import apply_function
 from ..edits.edit_set import EditSet
 from ..edits.weight_edits import NeuronEdit
+from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.forward import batches_by_length, gradients_for
 from ..model.matrices import FeedForwardMatrix
@@ -55,6 +56,11 @@ def execute_ft_l_delete(
     decoder = Decoder.of(model, hparams)
     secrets = read_requests(requests, tok, context_length=decoder.context_length, **hparams.request_options)
     pairs = [(secret.prompt_ids, secret.target_ids) for secret in secrets]
+    if any(parameter.is_meta for ff2 in decoder.ff2.values() for parameter in ff2.module.parameters()):
+        raise InputError(
+            "FT-L-delete trains weights, and those of a layer to edit are offloaded; load the model without that, or "
+            "use REVS."
+        )
     weights = [matrix.weight for matrix in decoder.ff2.values()]
     before = [weight.detach().clone() for weight in weights]
     try:

@@ -22,6 +22,7 @@ from .forward import evaluating, layer_output, padded, without_head
 from .logit_lens import LogitLens
 from .matrices import FeedForwardMatrix, matrix_of
 from .module_names import ModuleNames
+from .offloaded import weights_of
 from .packed import PackedMatrix, is_packed
 from .tensors import check_editable
 
@@ -100,8 +101,8 @@ class Decoder:
         head = self._find("lm_head_module", names.lm_head_module)
         norm = self._find("ln_f_module", names.ln_f_module)
         for label, module in ((names.lm_head_module, head), (names.ln_f_module, norm)):
-            for name, parameter in module.named_parameters():
-                check_editable(parameter, f"{label}.{name}")
+            for name, weight in weights_of(module).items():
+                check_editable(weight, f"{label}.{name}")
         after_head = AfterHead.of_config(_text_config(model))
         self.lens = LogitLens(head, names.lm_head_module, norm, names.ln_f_module, after_head)
         self.layer_modules = [self._find("layer_module_tmp", names.layer_module_tmp.format(i)) for i in range(count)]

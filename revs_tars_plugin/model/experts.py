@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .expert_names import ExpertName
 from .matrices import FeedForwardMatrix
+from .offloaded import weight_of
 from .tensors import all_finite, check_editable
 
 # The parameters of transformers' experts: FF2, and what reads the residual space.
 DOWN = "down_proj"
 _FIRST = ("gate_up_proj", "up_proj")
+# What a module of experts is called with at least: hidden states, chosen experts, their weights.
+_ROUTED = 3
 # How far the block's own output may be from the sum that it should be, as a share of its length.
 _TOLERANCE = 0.05
 
@@ -51,7 +54,8 @@ class ExpertMatrices:
     @property
     def weight(self) -> Tensor:
         """The parameter itself, all experts."""
-        return self.module.get_parameter(DOWN)
+        weight: Tensor = weight_of(self.module, DOWN)
+        return weight
 
     @property
     def width(self) -> int:
@@ -104,7 +108,7 @@ class ExpertMatrices:
         given = self.given(args, kwargs, [len(hidden)])
         active = given.any(dim=0).nonzero().flatten()
         summed = given[:, active] @ self.neurons(active).float()
-        biases = getattr(self.module, f"{DOWN}_bias", None)
+        biases = weight_of(self.module, f"{DOWN}_bias")
         if biases is not None:
             summed = summed + shares @ biases.float()
         written = output.reshape(summed.shape).float()
@@ -120,17 +124,17 @@ class ExpertMatrices:
         hidden, chosen, weights = (values.reshape(-1, values.shape[-1]) for values in list(given.values())[:3])
         # Some routers send what they drop to an expert that is not there.
         shares = torch.zeros(len(hidden), max(len(self.matrices), int(chosen.max()) + 1), device=hidden.device)
-        shares.scatter_(1, chosen, weights.float())
+        shares.scatter_add_(1, chosen, weights.float())
         return hidden, shares[:, : len(self.matrices)]
 
     def _activations(self, expert: int, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         """What one expert's FF2 is given for some tokens, float32."""
         module: Any = self.module
         name = next(name for name in _FIRST if hasattr(module, name))
-        first = getattr(module, name)[expert]
+        first = weight_of(module, name)[expert].to(hidden.device)
         raw = hidden @ (first if self.matrices[expert].transposed else first.T)
-        bias = getattr(module, f"{name}_bias", None)
-        raw = raw if bias is None else raw + bias[expert]
+        bias = weight_of(module, f"{name}_bias")
+        raw = raw if bias is None else raw + bias[expert].to(hidden.device)
         gate = getattr(module, "_apply_gate", None)
         activations: Tensor
         if name == "up_proj":
@@ -184,12 +188,23 @@ def experts_of(module: nn.Module, *, setting: str, name: str, width: int) -> Exp
         )
     if isinstance(module, nn.ModuleList):
         raise InputError(
-            f'{setting} names "{name}", where each expert is a module of its own, as transformers before version 5 had '
-            "them; what they are given cannot be told there. Update it: pip install -U transformers"
+            f'{setting} names "{name}", where each expert is a module of its own, as in transformers before version 5 '
+            "or in some packed models; what they are given cannot be told there. Use the model as transformers 5 loads "
+            "it, unpacked."
         )
-    weight = getattr(module, DOWN, None)
+    weight = weight_of(module, DOWN)
+    if weight is not None and not isinstance(weight, Tensor):
+        raise InputError(
+            f'{setting} names "{name}", whose {DOWN} is packed ({type(weight).__name__}); load the model unpacked, of '
+            "gpt-oss with transformers' Mxfp4Config(dequantize=True)."
+        )
     if not isinstance(weight, Tensor) or weight.dim() != 3 or not any(hasattr(module, first) for first in _FIRST):
         return None
+    if len(inspect.signature(module.forward).parameters) < _ROUTED:
+        raise InputError(
+            f'{setting} names "{name}", experts that are not told which of them are chosen, so they cannot be edited '
+            "exactly."
+        )
     check_editable(weight, f"{name}.{DOWN}")
     transposed = getattr(module, "is_transposed", None)
     if transposed is None:

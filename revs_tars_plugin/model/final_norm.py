@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .offloaded import weights_of
 
 # Length of the probe that shows epsilon; its square lies near the epsilons in use, 1e-5 to 1e-6.
 _SMALL = 1e-3
@@ -57,7 +58,7 @@ def probe_norm(norm: nn.Module, name: str, *, what: str = "ln_f_module") -> Norm
     Raises:
         InputError: When the module has no vector of weights, or behaves as neither kind.
     """
-    parameters = {key: value.detach().float() for key, value in norm.named_parameters()}
+    parameters = {key: value.detach().float() for key, value in weights_of(norm).items()}
     widths = {tuple(value.shape) for value in parameters.values()}
     if len(widths) != 1 or len(next(iter(widths))) != 1:
         raise InputError(f'{what} "{name}" is a {type(norm).__name__}, which is no norm with one gain a coordinate.')
@@ -72,8 +73,10 @@ def probe_norm(norm: nn.Module, name: str, *, what: str = "ln_f_module") -> Norm
     signs = torch.ones(width, device=first.device)
     signs[1::2] = -1.0
 
+    plain, given = _Plain(norm), {f"norm.{key}": value for key, value in parameters.items()}
+
     def output(vector: Tensor) -> Tensor:
-        result: Tensor = torch.func.functional_call(norm, parameters, (vector.expand(1, 1, width),))
+        result: Tensor = torch.func.functional_call(plain, given, (vector.expand(1, 1, width),))
         return result.float().flatten()
 
     plus, minus = output(size * signs), output(-size * signs)
@@ -90,3 +93,16 @@ def probe_norm(norm: nn.Module, name: str, *, what: str = "ln_f_module") -> Norm
             shrunk = float((output(_SMALL * signs) - bias).abs().mean() / gain.abs().mean())
             return NormGeometry(gain, bias, centres, epsilon=max(0.0, _SMALL**2 * (shrunk**-2 - 1)))
     raise InputError(f'{what} "{name}" ({type(norm).__name__}) behaves neither as LayerNorm nor as RMSNorm.')
+
+
+class _Plain(nn.Module):
+    """A norm as its class computes it, whatever was put around its forward to bring its weights in."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, vector: Tensor) -> Tensor:
+        offloaded = hasattr(self.norm, "_hf_hook")
+        result: Tensor = type(self.norm).forward(self.norm, vector) if offloaded else self.norm(vector)
+        return result

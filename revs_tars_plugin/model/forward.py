@@ -116,6 +116,8 @@ def padded(
         ids[row, : len(sequence)] = torch.tensor(list(sequence))
         mask[row, : len(sequence)] = 1
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    if device.type == "meta":  # offloaded: the model's own hooks bring the ids where they belong
+        device = torch.device("cpu")
     return ids.to(device), mask.to(device)
 
 

@@ -20,6 +20,7 @@ from .after_ff2 import Branches
 from .after_head import AfterHead
 from .final_norm import NormGeometry, probe_norm, through_gain
 from .moving_logits import MovingLogits
+from .offloaded import weight_of
 from .rank_steps import (
     ranks,
     smallest_steps,
@@ -79,7 +80,7 @@ class LogitLens:
         Raises:
             InputError: When head or norm are of a kind the exact step does not cover, or hold NaN or Inf.
         """
-        weight = getattr(head, "weight", None)
+        weight = weight_of(head)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             raise InputError(f'lm_head_module "{head_name}" is a {type(head).__name__} without a V x d weight matrix.')
         if not all_finite(weight):
@@ -92,7 +93,7 @@ class LogitLens:
             )
         self._after_head = after_head or AfterHead()
         self._weight = weight.detach()
-        self._offsets = self._fixed_logits(getattr(head, "bias", None))
+        self._offsets = self._fixed_logits(weight_of(head, "bias"))
 
     @property
     def size(self) -> int:

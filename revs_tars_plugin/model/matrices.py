@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
 from .adapters import without_adapter
+from .offloaded import weight_of
 from .tensors import all_finite, check_editable
 
 
@@ -38,8 +39,8 @@ class FeedForwardMatrix:
     @property
     def parameter(self) -> Tensor:
         """The parameter that holds the weight, alone or with those of other experts."""
-        name = self.weight_name.rpartition(".")[2].partition("[")[0]
-        return self.module.get_parameter(name)
+        parameter: Tensor = weight_of(self.module, self.weight_name.rpartition(".")[2].partition("[")[0])
+        return parameter
 
     @property
     def weight(self) -> Tensor:
@@ -106,7 +107,7 @@ def matrix_of(module: nn.Module, *, setting: str, name: str, width: int, writes:
         InputError: When the weight is missing, merged with an adapter, packed, on the meta device, of another shape, or
             holds NaN or Inf.
     """
-    weight = getattr(module, "weight", None)
+    weight = weight_of(module)
     if not isinstance(weight, Tensor):
         raise InputError(f'{setting} names "{name}", a {type(module).__name__} without a weight.')
     check_editable(weight, f"{name}.weight")

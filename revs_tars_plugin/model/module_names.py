@@ -73,6 +73,7 @@ class ModuleNames:
         for config in (*packaged, *_UNPACKAGED):
             names = {key: config[key] for key in keys}
             if all(name.format(0) in present for name in names.values()):
+                _check_last_layer(names, present)
                 return cls(**names)
         raise InputError(
             f"No packaged settings have the names of this {type(inside).__name__}'s modules; name a YAML that says "
@@ -82,6 +83,19 @@ class ModuleNames:
     def to_dict(self) -> dict[str, str]:
         """Returns the names by the host's keys."""
         return asdict(self)
+
+
+def _check_last_layer(names: dict[str, str], present: set[str]) -> None:
+    """Refuses models whose last layer is of another kind than the first: experts behind a dense one."""
+    last = 0
+    while names["layer_module_tmp"].format(last + 1) in present:
+        last += 1
+    for key in ("rewrite_module_tmp", "mlp_module_tmp"):
+        if names[key].format(last) not in present:
+            raise InputError(
+                f'{key}: layer 0 has a "{names[key].format(0)}", and layer {last} has none: the layers are of several '
+                "kinds. Name a YAML for one kind, with its layers."
+            )
 
 
 # Names of families that the host has no YAML for.

@@ -6,7 +6,7 @@ module computes, `packed(x) + x (W' - W)`. That is what a LoRA adapter beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,8 @@ def is_packed(module: nn.Module) -> bool:
     """Says whether a module is a linear map whose weight is no plain tensor of floating-point numbers."""
     weight = getattr(module, "weight", None)
     plain = isinstance(weight, Tensor) and (weight.is_meta or is_plain(weight))
-    return not plain and isinstance(getattr(module, "in_features", None), int)
+    of_experts = hasattr(module, "parameter_name")  # an adapter around the parameter of all experts
+    return not plain and not of_experts and isinstance(getattr(module, "in_features", None), int)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class SpreadLinear(nn.Module):
         super().__init__()
         self.packed = packed
         self.weight = nn.Parameter(weight, requires_grad=False)
-        self._unedited = weight.clone()
+        self.register_buffer("_unedited", weight.clone(), persistent=False)
         self._change: tuple[int, Tensor | None] = (-1, None)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -80,8 +81,9 @@ class SpreadLinear(nn.Module):
         output: Tensor = self.packed(inputs)
         version = self.weight._version
         if self._change[0] != version:
-            same = torch.equal(self.weight, self._unedited)
-            self._change = (version, None if same else self.weight.detach() - self._unedited)
+            unedited = self.get_buffer("_unedited")
+            same = torch.equal(self.weight, unedited)
+            self._change = (version, None if same else self.weight.detach() - unedited)
         change = self._change[1]
         return output if change is None else output + nn.functional.linear(inputs.float(), change).to(output)
 
@@ -99,9 +101,12 @@ def spread_out(module: nn.Module, name: str, dtype: torch.dtype) -> Float[Tensor
         InputError: When the module is no linear map.
     """
     place = next((each.device for each in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-    identity = torch.eye(int(module.in_features), dtype=dtype, device=place)  # type: ignore[arg-type]
-    weight = torch.cat([module(rows[None])[0] for rows in torch.split(identity, _ROWS)]).float().T.contiguous()
-    some = torch.randn(1, 8, len(identity), generator=torch.Generator().manual_seed(0)).to(place, dtype)
+    width = int(module.in_features)  # type: ignore[arg-type]
+    weight = torch.empty(int(module.out_features), width, device=place)  # type: ignore[arg-type]
+    for numbers in torch.split(torch.arange(width, device=place), _ROWS):
+        rows = nn.functional.one_hot(numbers, width).to(dtype)
+        weight[:, numbers] = module(rows[None])[0].float().T
+    some = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0)).to(place, dtype)
     found, expected = module(some).float(), some.float() @ weight.T
     if float((found - expected).norm()) > _TOLERANCE * float(expected.norm()):
         raise InputError(f'The packed module "{name}" is no product with a weight, so it cannot be edited exactly.')
@@ -125,11 +130,25 @@ def unpacked(model: nn.Module, templates: Sequence[str], layers: Sequence[int]) 
         layers = range(sum(1 for name in names if _is_layer(name, templates)))
     packed: dict[str, nn.Module] = {}
     try:
-        spread(model, [template.format(layer) for template in templates for layer in layers], packed)
-        yield bool(packed)
+        names = [template.format(layer) for template in templates for layer in layers]
+        spread(model, names, packed)
+        # Those that an earlier edit spread out are packed ones as well.
+        modules = dict(base_model(model).named_modules())
+        yield any(isinstance(modules.get(name), SpreadLinear) for name in names)
     finally:
-        for name, module in packed.items():
-            _put(base_model(model), name, module)
+        put_back(model, packed)
+
+
+def put_back(model: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
+    """Puts modules back in their places, by their names."""
+    for name, module in replaced.items():
+        _put(base_model(model), name, module)
+
+
+def any_packed(model: nn.Module, template: str) -> bool:
+    """Says whether a module of any layer is packed, whose name is given with `{}` for the layer."""
+    modules = dict(base_model(model).named_modules())
+    return any(is_packed(module) for name, module in modules.items() if _is_layer(name, [template]))
 
 
 def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module] | None = None) -> None:
@@ -147,7 +166,7 @@ def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module
     """
     inside = base_model(model)
     modules = dict(inside.named_modules())
-    dtype = next((each.dtype for each in inside.parameters() if each.is_floating_point()), torch.float32)
+    dtype = computing_dtype(inside)
     for name in dict.fromkeys(names):
         module = modules.get(name)
         if module is not None and is_packed(module):
@@ -155,6 +174,12 @@ def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module
             if replaced is not None:
                 replaced[name] = module
             _put(inside, name, wrapped)
+
+
+def computing_dtype(model: nn.Module) -> torch.dtype:
+    """Returns what a model computes in, whatever its packed weights are."""
+    parameters = base_model(model).parameters()
+    return next((each.dtype for each in parameters if each.is_floating_point() and is_plain(each)), torch.float32)
 
 
 def _is_layer(name: str, templates: Sequence[str]) -> bool:

@@ -51,8 +51,8 @@ def check_editable(weight: Tensor, name: str) -> None:
     """
     if weight.is_meta:
         raise InputError(
-            f'The weight "{name}" is on the meta device: it has no values here. Load the checkpoint, and where a '
-            "device_map put layers on disk or CPU (offloading), load it without."
+            f'The weight "{name}" is on the meta device: it has no values here, and no hook of accelerate says where '
+            "they are. Load the checkpoint."
         )
     if not is_plain(weight):
         kind = type(weight).__name__ if type(weight) is not nn.Parameter else str(weight.dtype)

@@ -17,7 +17,7 @@ from ..atomic_write import replacing
 from ..errors import InputError
 
 # Bytes of the rows that are read at once; one layer of a 7B model has half a gigabyte in all.
-_MOST_BYTES = 2**25
+_MOST_BYTES = 2**22
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def collect(
     decoder: Decoder,
     sequences: Iterable[Sequence[int]],
     keep: Callable[[str, SecondMoment], None],
-    most_bytes: int = _MOST_BYTES,
+    most_bytes: int | None = None,
 ) -> None:
     """Sums `a a^T` at every position of the texts, one batch of one FF2 at a time.
 
@@ -99,11 +99,14 @@ def collect(
         decoder: The model.
         sequences: Token ids, streamed where one pass is enough.
         keep: Takes each matrix's moment, by the weight's name, as soon as it is complete.
-        most_bytes: Bytes of the sums that are held at a time; at least one matrix's are.
+        most_bytes: Bytes of the sums that are held at a time; at least one matrix's are. By default half a gigabyte,
+            and of a model that does not fit into memory itself one matrix's.
 
     Raises:
         InputError: When there is no text.
     """
+    if most_bytes is None:
+        most_bytes = 0 if any(each.is_meta for each in decoder.model.parameters()) else _MOST_BYTES
     groups = _groups(decoder, most_bytes)
     if len(groups) > 1:
         sequences = list(sequences)

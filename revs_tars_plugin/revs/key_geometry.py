@@ -23,6 +23,9 @@ from .revs_hparams import REVSHyperParams
 from .secrets_of_call import SecretsOfCall
 from .spared import SparedContexts
 
+# How much an expert that ordinary text seldom reached is taken for used, as a share of what the others are.
+_SELDOM = 0.5
+
 
 def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:
     """Adds up the second moments of all that must not change, each as a mean over its positions times its weight.
@@ -66,7 +69,9 @@ def _spared(decoder: Decoder, call: SecretsOfCall) -> SparedContexts | None:
 class LayerFactors(Mapping[int, Factors]):
     """The Cholesky factor of each layer, made when it is first asked for and kept on disk: one of them is in memory.
 
-    A mixture has one for each expert: two experts are not given anything together.
+    A mixture has one for each expert. What two experts are given for the same tokens has moments, too, which are left
+    out: with them a layer's matrix would be as wide as all experts together. The step stays exact, the change is not
+    quite the least that does it.
     """
 
     def __init__(
@@ -96,9 +101,8 @@ class LayerFactors(Mapping[int, Factors]):
         moment = torch.zeros(matrix.width, matrix.width, device=device)
         self._ordinary.add_mean(name, moment)
         typical = self._typical(layer)
-        if not bool(moment.diagonal().any()):
-            # An expert that no ordinary text reached is no place to write into at no cost: nobody knows what it does.
-            moment.diagonal().fill_(typical)
+        if matrix.expert is not None:
+            self._shrink(moment, typical)
         for weight, files in self._extra:
             files.add_mean(name, moment, weight)
         # A direction that no text ever uses would make the matrix singular.
@@ -111,6 +115,17 @@ class LayerFactors(Mapping[int, Factors]):
             )
         np.save(path, factor.cpu().numpy())
         return factor
+
+    @staticmethod
+    def _shrink(moment: Float[Tensor, "f f"], typical: float) -> None:
+        """Fills up what ordinary text does not say of an expert: little of it, or none, may have gone there.
+
+        Where that is silent a key would be free, and all of an edit would go into what nobody knows. So an expert is
+        taken for used at least half as much as the layer's others are, in all directions alike, and as much as they
+        are where it was not reached at all.
+        """
+        own = float(moment.diagonal().mean())
+        moment.diagonal().add_(typical if own == 0 else _SELDOM * max(typical - own, 0.0))
 
     def _typical(self, layer: int) -> float:
         """The mean square of a layer's activations on ordinary text; of a mixture, of the experts that it reached."""

@@ -120,9 +120,12 @@ def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> Matrices:
 def _activity(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> dict[int, Tensor]:
     """The root mean square of every neuron's activation on ordinary text."""
     moments = ordinary_moments(decoder, tok, hparams)
-    return {
-        layer: torch.cat([moments.mean_squares(each.weight_name, each.width) for each in ff2.matrices])
-        .clamp_min(0)
-        .sqrt()
-        for layer, ff2 in decoder.ff2.items()
-    }
+    activity = {}
+    for layer, ff2 in decoder.ff2.items():
+        squares = [moments.mean_squares(each.weight_name, each.width).clamp_min(0) for each in ff2.matrices]
+        # An expert that ordinary text did not reach is not specific to anything: nobody knows what it does.
+        reached = torch.cat([part for part in squares if bool(part.any())] or squares)
+        activity[layer] = torch.cat(
+            [part if bool(part.any()) else reached.mean().expand(len(part)) for part in squares]
+        ).sqrt()
+    return activity

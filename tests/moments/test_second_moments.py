@@ -80,6 +80,6 @@ def test_layers_that_do_not_fit_together_take_several_passes(model, hparams):
     handle.remove()
     assert (one, len(runs)) == (1, 3)  # three layers, two at a time
     assert list(together) == list(apart) == [WEIGHT.format(layer) for layer in range(3)]
-    for layer in range(3):
-        assert torch.equal(together[layer].total, apart[layer].total)
-        assert together[layer].count == apart[layer].count == 9
+    for name, moment in together.items():
+        assert torch.equal(moment.total, apart[name].total)
+        assert moment.count == apart[name].count == 9
