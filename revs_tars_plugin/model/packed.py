@@ -146,9 +146,10 @@ def put_back(model: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
 
 
 def any_packed(model: nn.Module, template: str) -> bool:
-    """Says whether a module of any layer is packed, whose name is given with `{}` for the layer."""
+    """Says whether a module of any layer is packed, or spread out; its name is given with `{}` for the layer."""
     modules = dict(base_model(model).named_modules())
-    return any(is_packed(module) for name, module in modules.items() if _is_layer(name, [template]))
+    named = [module for name, module in modules.items() if _is_layer(name, [template])]
+    return any(is_packed(module) or isinstance(module, SpreadLinear) for module in named)
 
 
 def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module] | None = None) -> None:

@@ -68,6 +68,14 @@ def test_a_packed_model_is_edited_beside_its_weights(run, packed, folder, secret
         logits = wrapped(ids).logits[0, -1]
     assert int((logits > logits[said]).sum()) >= 20
 
+    # One more on top of it, which is of packed weights as well.
+    more = ("--after", edit, "-s", settings, "-o", tmp_path / "second.safetensors")
+    code, _, err = run("edit", secrets, "-m", packed, *more, "--merged", tmp_path / "merged")
+    assert (code, "is packed" in err) == (2, True)
+    code, _, err = run("edit", secrets, "-m", packed, *more, "--set", "residual_bottom_rank=0.5")
+    assert code == 0, err
+    assert EditSet.load(tmp_path / "second.safetensors").packed
+
     # Into the unpacked model, which it was not made for.
     target = tmp_path / "unpacked"
     code, _, err = run("export", "merged", edit, "--model", folder, "-o", target)
