@@ -193,7 +193,7 @@ def experts_of(module: nn.Module, *, setting: str, name: str, width: int) -> Exp
             "it, unpacked."
         )
     weight = weight_of(module, DOWN)
-    if weight is not None and not isinstance(weight, Tensor):
+    if weight is not None and not isinstance(weight, (Tensor, nn.Module)):
         raise InputError(
             f'{setting} names "{name}", whose {DOWN} is packed ({type(weight).__name__}); load the model unpacked, of '
             "gpt-oss with transformers' Mxfp4Config(dequantize=True)."
