@@ -105,7 +105,13 @@ def spread_out(module: nn.Module, name: str, dtype: torch.dtype) -> Float[Tensor
     weight = torch.empty(int(module.out_features), width, device=place)  # type: ignore[arg-type]
     for numbers in torch.split(torch.arange(width, device=place), _ROWS):
         rows = nn.functional.one_hot(numbers, width).to(dtype)
-        weight[:, numbers] = module(rows[None])[0].float().T
+        try:
+            weight[:, numbers] = module(rows[None])[0].float().T
+        except (RuntimeError, TypeError) as error:
+            raise InputError(
+                f'The packed module "{name}" cannot be run by itself ({" ".join(str(error).split())[:100]}); give the '
+                "model as its library loads it, or unpacked."
+            ) from error
     some = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0)).to(place, dtype)
     found, expected = module(some).float(), some.float() @ weight.T
     if float((found - expected).norm()) > _TOLERANCE * float(expected.norm()):

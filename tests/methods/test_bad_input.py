@@ -76,7 +76,7 @@ def test_weights_without_values(model, tok, requests_, hparams):
 def test_packed_weights(model, tok, requests_, hparams):
     packed = nn.Parameter(torch.zeros(1024, 1, dtype=torch.uint8), requires_grad=False)
     model.model.layers[1].mlp.down_proj.weight = packed
-    with pytest.raises(InputError, match=r'"model.layers.1.mlp.down_proj.weight" is quantized .* edit the unquantized'):
+    with pytest.raises(InputError, match=r'packed module "model.layers.1.mlp.down_proj" cannot be run by itself'):
         execute_revs(model, tok, requests_, hparams)
 
 

@@ -12,7 +12,7 @@ def neurons(matrix="down", layer=0, seed=0):
     module = torch.nn.Linear(20, 6, bias=False) if matrix == "down" else torch.nn.Linear(6, 20, bias=False)
     with torch.no_grad():
         module.weight.normal_(generator=generator)
-    weights = FeedForwardMatrix(module, "w", neuron_dim=1 if matrix == "down" else 0)
+    weights = FeedForwardMatrix(module, "w.weight", neuron_dim=1 if matrix == "down" else 0)
     activations = torch.randn(20, generator=generator)
     return Neurons(layer, matrix, weights, activations, torch.rand(20, generator=generator) + 0.1)
 
