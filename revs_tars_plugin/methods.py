@@ -154,10 +154,11 @@ def _at_the_same_depth(layers: Sequence[int], count: int) -> list[int]:
 def stats_folder(model: nn.Module) -> str:
     """Returns where second moments of a model are kept: by its weights, not by the name of its folder."""
     names = ModuleNames.found_in(model)
-    module = base_model(model).get_submodule(names.rewrite_module_tmp.format(0))
+    name = names.rewrite_module_tmp.format(0)
+    module = base_model(model).get_submodule(name)
     # Of experts their largest parameter; packed ones of every kind are told apart by what they do.
     weight = (
-        spread_out(module, names.rewrite_module_tmp.format(0), computing_dtype(model))
+        spread_out(module, name, computing_dtype(model))
         if is_packed(module)
         else max(weights_of(module).values(), key=lambda parameter: parameter.numel())
     )

@@ -31,8 +31,7 @@ class OriginalWeights(Mapping[str, Tensor]):
         self._by_name: dict[str, list[WeightEdit]] = {}
         for edit in edits.edits if restores else ():
             # The host knows whole parameters, not one expert's part.
-            of_expert = ExpertName.of(edit.name)
-            self._by_name.setdefault(of_expert.parameter if of_expert else edit.name, []).append(edit)
+            self._by_name.setdefault(ExpertName.whole(edit.name), []).append(edit)
 
     def kept(self) -> OriginalWeights:
         """Returns an empty mapping with the same `edits`, for a caller that must not restore anything."""

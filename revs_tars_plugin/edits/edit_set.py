@@ -12,7 +12,7 @@ import torch
 from torch import nn, no_grad
 
 from ..errors import EditConflictError, InputError
-from ..model.packed import put_back, spread
+from ..model.packed import put, spread
 from ..model.tensors import fingerprint
 from .files import SavedEdit, read_edit, write_edit
 from .peft import export_peft
@@ -121,13 +121,12 @@ class EditSet:
         Raises:
             EditConflictError: As `apply`.
         """
-        replaced: dict[str, nn.Module] = {}
+        names = [edit.name.removesuffix(".weight") for edit in self.edits] if self.packed else []
+        replaced = spread(model, names)
         try:
-            if self.packed:
-                spread(model, [edit.name.removesuffix(".weight") for edit in self.edits], replaced)
             self.apply(model)
         except BaseException:
-            put_back(model, replaced)
+            put(model, replaced)
             raise
 
     def undo(self, model: nn.Module) -> None:

@@ -79,7 +79,7 @@ class WeightPlace:
             EditConflictError: When the model has none of that name.
         """
         of_expert = ExpertName.of(name)
-        whole = name if of_expert is None else of_expert.parameter
+        whole = ExpertName.whole(name)
         path, _, last = whole.rpartition(".")
         inside = base_model(model)
         try:

@@ -13,6 +13,11 @@ def base_model(model: nn.Module) -> nn.Module:
     return base
 
 
+def adapts_parameter(module: nn.Module) -> bool:
+    """Says whether a module is an adapter around one parameter of another, as peft has it for that of all experts."""
+    return isinstance(getattr(module, "base_layer", None), nn.Module) and hasattr(module, "parameter_name")
+
+
 def without_adapter(module: nn.Module) -> nn.Module:
     """Returns the layer of the base model inside one that carries an adapter, or the layer itself."""
     while isinstance(inner := getattr(module, "base_layer", None), nn.Module):

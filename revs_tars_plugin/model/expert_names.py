@@ -28,6 +28,12 @@ class ExpertName:
         found = _NAME.fullmatch(name)
         return None if found is None else cls(found["parameter"], int(found["expert"]), int(found["count"]))
 
+    @classmethod
+    def whole(cls, name: str) -> str:
+        """Returns the name of the parameter that holds a weight: its own, or of an expert's that of all."""
+        found = cls.of(name)
+        return name if found is None else found.parameter
+
     def __str__(self) -> str:
         """Returns the weight's name."""
         return f"{self.parameter}[{self.expert} of {self.count}]"

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .adapters import adapts_parameter
 from .expert_names import ExpertName
 from .matrices import FeedForwardMatrix
 from .offloaded import weight_of
@@ -181,7 +182,7 @@ def experts_of(module: nn.Module, *, setting: str, name: str, width: int) -> Exp
         InputError: When they are modules of their own, carry an adapter, are packed, on the meta device, of another
             shape, or hold NaN or Inf.
     """
-    if isinstance(getattr(module, "base_layer", None), nn.Module) and hasattr(module, "parameter_name"):
+    if adapts_parameter(module):
         raise InputError(
             f'The experts "{name}" carry an adapter, so what their FF2 is given is not known; edit the model without '
             "it, or the merged model by itself (merge_and_unload)."

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .adapters import base_model
+from .adapters import adapts_parameter, base_model
 from .matrices import FeedForwardMatrix
 from .tensors import is_plain
 
@@ -29,8 +29,7 @@ def is_packed(module: nn.Module) -> bool:
     """Says whether a module is a linear map whose weight is no plain tensor of floating-point numbers."""
     weight = getattr(module, "weight", None)
     plain = isinstance(weight, Tensor) and (weight.is_meta or is_plain(weight))
-    of_experts = hasattr(module, "parameter_name")  # an adapter around the parameter of all experts
-    return not plain and not of_experts and isinstance(getattr(module, "in_features", None), int)
+    return not plain and not adapts_parameter(module) and isinstance(getattr(module, "in_features", None), int)
 
 
 @dataclass(frozen=True)
@@ -131,34 +130,33 @@ def unpacked(model: nn.Module, templates: Sequence[str], layers: Sequence[int]) 
     Raises:
         InputError: When a packed module is no linear map.
     """
-    names = [name for name, _ in base_model(model).named_modules()]
     if not layers:
-        layers = range(sum(1 for name in names if _is_layer(name, templates)))
-    packed: dict[str, nn.Module] = {}
+        layers = range(sum(_is_layer(name, templates[0]) for name, _ in base_model(model).named_modules()))
+    names = [template.format(layer) for template in templates for layer in layers]
+    replaced = spread(model, names)
     try:
-        names = [template.format(layer) for template in templates for layer in layers]
-        spread(model, names, packed)
         # Those that an earlier edit spread out are packed ones as well.
         modules = dict(base_model(model).named_modules())
         yield any(isinstance(modules.get(name), SpreadLinear) for name in names)
     finally:
-        put_back(model, packed)
+        put(model, replaced)
 
 
-def put_back(model: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
-    """Puts modules back in their places, by their names."""
+def put(model: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
+    """Puts modules in the places that their names say."""
     for name, module in replaced.items():
-        _put(base_model(model), name, module)
+        parent, _, last = name.rpartition(".")
+        setattr(base_model(model).get_submodule(parent), last, module)
 
 
 def any_packed(model: nn.Module, template: str) -> bool:
     """Says whether a module of any layer is packed, or spread out; its name is given with `{}` for the layer."""
     modules = dict(base_model(model).named_modules())
-    named = [module for name, module in modules.items() if _is_layer(name, [template])]
+    named = [module for name, module in modules.items() if _is_layer(name, template)]
     return any(is_packed(module) or isinstance(module, SpreadLinear) for module in named)
 
 
-def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module] | None = None) -> None:
+def spread(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
     """Puts a `SpreadLinear` in the place of every packed module among some; names of others, or of none, are left.
 
     An edit that was made for packed weights can be applied then, undone and measured; such a model is not for saving.
@@ -166,21 +164,20 @@ def spread(model: nn.Module, names: Iterable[str], replaced: dict[str, nn.Module
     Args:
         model: A causal language model.
         names: Names of modules.
-        replaced: Takes what stood there, by name.
+
+    Returns:
+        What stood there, by name; see `put`.
 
     Raises:
-        InputError: When a packed module is no linear map.
+        InputError: When a packed module is no linear map; none is replaced then.
     """
     inside = base_model(model)
     modules = dict(inside.named_modules())
     dtype = computing_dtype(inside)
-    for name in dict.fromkeys(names):
-        module = modules.get(name)
-        if module is not None and is_packed(module):
-            wrapped = SpreadLinear(module, spread_out(module, name, dtype))
-            if replaced is not None:
-                replaced[name] = module
-            _put(inside, name, wrapped)
+    packed = {name: modules[name] for name in names if name in modules and is_packed(modules[name])}
+    wrapped = {name: SpreadLinear(module, spread_out(module, name, dtype)) for name, module in packed.items()}
+    put(inside, wrapped)
+    return packed
 
 
 def computing_dtype(model: nn.Module) -> torch.dtype:
@@ -189,12 +186,7 @@ def computing_dtype(model: nn.Module) -> torch.dtype:
     return next((each.dtype for each in parameters if each.is_floating_point() and is_plain(each)), torch.float32)
 
 
-def _is_layer(name: str, templates: Sequence[str]) -> bool:
-    before, _, after = templates[0].partition("{}")
+def _is_layer(name: str, template: str) -> bool:
+    before, _, after = template.partition("{}")
     number = name.removeprefix(before).removesuffix(after)
-    return name == templates[0].format(number) and number.isdigit()
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, module)
+    return name == template.format(number) and number.isdigit()

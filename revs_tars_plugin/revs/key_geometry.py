@@ -100,8 +100,10 @@ class LayerFactors(Mapping[int, Factors]):
         # In place throughout: for a wide model each copy of it would be half a gigabyte.
         moment = torch.zeros(matrix.width, matrix.width, device=device)
         self._ordinary.add_mean(name, moment)
-        typical = self._typical(layer)
-        if matrix.expert is not None:
+        if matrix.expert is None:
+            typical = float(moment.diagonal().mean())
+        else:
+            typical = self._typical(layer)
             self._shrink(moment, typical)
         for weight, files in self._extra:
             files.add_mean(name, moment, weight)
@@ -128,7 +130,7 @@ class LayerFactors(Mapping[int, Factors]):
         moment.diagonal().add_(typical if own == 0 else _SELDOM * max(typical - own, 0.0))
 
     def _typical(self, layer: int) -> float:
-        """The mean square of a layer's activations on ordinary text; of a mixture, of the experts that it reached."""
+        """The mean square of a mixture's activations on ordinary text, of the experts that it reached."""
         if layer not in self._typical_of:
             means = [
                 float(self._ordinary.mean_squares(matrix.weight_name, matrix.width).mean())
