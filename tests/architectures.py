@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 import transformers as hf
+from expert_blocks import mixtral_of_modules
 from helpers import LLAMA_NAMES, tiny_settings, tiny_tars
 
 _GATED = {"gate_module_tmp": "model.layers.{}.mlp.gate_proj", "up_module_tmp": "model.layers.{}.mlp.up_proj"}
@@ -22,6 +23,8 @@ _NEOX = {
     "ln_f_module": "gpt_neox.final_layer_norm",
     "lm_head_module": "lm_head",
 }
+# Of a mixture of experts that are modules of their own.
+_MODULES = "model.layers.{}.block_sparse_moe"
 # Of a mixture of experts.
 _EXPERTS = {**LLAMA_NAMES, "rewrite_module_tmp": "model.layers.{}.mlp.experts"}
 _COMMON = {
@@ -142,6 +145,12 @@ FAMILIES = {
         hf.OlmoeConfig,
         {**_COMMON, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2},
         _EXPERTS,
+    ),
+    "mixtral_modules": Family(
+        mixtral_of_modules,
+        hf.MixtralConfig,
+        {**_GROUPED, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**LLAMA_NAMES, "rewrite_module_tmp": f"{_MODULES}.experts", "mlp_module_tmp": _MODULES},
     ),
     "gpt_oss": Family(
         hf.GptOssForCausalLM,

@@ -19,6 +19,7 @@ from ..edits.edit_set import EditSet
 from ..edits.weight_edits import NeuronEdit
 from ..errors import InputError
 from ..model.decoder import Decoder
+from ..model.expert_names import ExpertName
 from ..model.forward import batches_by_length, gradients_for
 from ..model.matrices import FeedForwardMatrix
 from ..requests.reading import read_requests
@@ -61,7 +62,9 @@ def execute_ft_l_delete(
             "FT-L-delete trains weights, and those of a layer to edit are offloaded; load the model without that, or "
             "use REVS."
         )
-    weights = [matrix.weight for matrix in decoder.ff2.values()]
+    matrices = [matrix for ff2 in decoder.ff2.values() for matrix in ff2.matrices]
+    by_name = {ExpertName.whole(matrix.weight_name): matrix.parameter for matrix in matrices}
+    weights = list(by_name.values())
     before = [weight.detach().clone() for weight in weights]
     try:
         with gradients_for(model, weights):
@@ -81,13 +84,13 @@ def execute_ft_l_delete(
             max(last),
             steps,
         )
+    versions = dict(zip(by_name, zip(before, after, strict=True), strict=True))
     edits = tuple(
         # The whole matrix, neuron by neuron: fine-tuning leaves none of them alone. Experts that no secret reached are
         # as they were.
-        NeuronEdit.of(matrix, torch.arange(matrix.width), *(_rows(matrix, weight) for weight in (old, new)))
-        for ff2, old, new in zip(decoder.ff2.values(), before, after, strict=True)
-        for matrix in ff2.matrices
-        if matrix.expert is None or not torch.equal(old[matrix.expert], new[matrix.expert])
+        NeuronEdit.of(matrix, torch.arange(matrix.width), *rows)
+        for matrix in matrices
+        if not torch.equal(*(rows := [_rows(matrix, each) for each in versions[ExpertName.whole(matrix.weight_name)]]))
     )
     return EditSet(hparams.ALGORITHM, edits, outcomes).of_call(requests, hparams.to_dict())
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .experts import FeedForward
 from .final_norm import probe_norm, through_gain
-from .forward import layer_output
+from .forward import layer_output, with_layer_output
 from .rank_steps import square_along, typical_step
 
 _TOLERANCE = 0.05
@@ -168,7 +168,7 @@ def probe_after_ff2(
         def hook(_module: nn.Module, _args: object, output: Any) -> Any:
             answers[layer] = (layer_output(output) - plain[layer])[0, -1].float()
             # The next layer is shown what it saw in the first pass.
-            return (plain[layer], *output[1:]) if isinstance(output, tuple) else plain[layer]
+            return with_layer_output(output, plain[layer])
 
         return hook
 
@@ -227,8 +227,8 @@ def _note_norm(layer: int, ff2: FeedForward, module: nn.Module, norms: dict[int,
     width = ff2.matrices[0].residual_width
     given: list[Tensor] = []
 
-    def keep(_module: nn.Module, _args: object, output: Tensor) -> None:
-        given.append(output)
+    def keep(_module: nn.Module, _args: object, output: Any) -> None:
+        given.append(layer_output(output))
 
     def look(module: nn.Module, args: tuple[Any, ...]) -> None:
         if given and args and isinstance(args[0], Tensor) and args[0].data_ptr() == given[-1].data_ptr():
@@ -242,7 +242,7 @@ def _note_norm(layer: int, ff2: FeedForward, module: nn.Module, norms: dict[int,
 
 
 def _shift(module: nn.Module, shift: Tensor) -> Any:
-    def hook(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + shift.to(output)
+    def hook(_module: nn.Module, _args: object, output: Any) -> Any:
+        return with_layer_output(output, layer_output(output) + shift.to(layer_output(output)))
 
     return module.register_forward_hook(hook)

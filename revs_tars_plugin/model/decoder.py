@@ -17,8 +17,10 @@ from ..hyperparams import UnlearnHyperParams
 from .adapters import base_model
 from .after_ff2 import AfterFF2, probe_after_ff2
 from .after_head import AfterHead
-from .experts import FeedForward, checked, experts_of
-from .forward import evaluating, layer_output, padded, without_head
+from .expert_modules import expert_modules_of
+from .experts import FeedForward, checked
+from .forward import evaluating, layer_output, padded, with_layer_output, without_head
+from .fused_experts import fused_experts_of
 from .logit_lens import LogitLens
 from .matrices import FeedForwardMatrix, matrix_of
 from .module_names import ModuleNames
@@ -170,9 +172,10 @@ class Decoder:
         inputs: dict[int, tuple[Tensor, Tensor]] = {}
 
         def keep_ff2(layer: int) -> Callable[..., None]:
-            def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
                 # Experts are called with a row a token.
-                inputs[layer] = (self.ff2[layer].given(args, kwargs, mask.shape), output.view(*mask.shape, -1))
+                written = layer_output(output).view(*mask.shape, -1)
+                inputs[layer] = (self.ff2[layer].given(args, kwargs, mask.shape), written)
 
             return hook
 
@@ -193,7 +196,7 @@ class Decoder:
                 if change is None:
                     return None
                 corrected = residual + change.to(residual)
-                return (corrected, *output[1:]) if isinstance(output, tuple) else corrected
+                return with_layer_output(output, corrected)
 
             return hook
 
@@ -252,8 +255,12 @@ class Decoder:
             if is_packed(module):
                 found[layer] = PackedMatrix(module, f"{name}.weight", neuron_dim=1)
                 continue
-            experts = experts_of(module, setting=key, name=name, width=self.lens.width)
-            found[layer] = experts or matrix_of(module, setting=key, name=name, width=self.lens.width, writes=True)
+            what: dict[str, Any] = {"setting": key, "name": name, "width": self.lens.width}
+            if isinstance(module, nn.ModuleList):
+                block = self._find(key, name.rpartition(".")[0])
+                found[layer] = expert_modules_of(module, block, **what)
+                continue
+            found[layer] = fused_experts_of(module, **what) or matrix_of(module, **what, writes=True)
         return found
 
 

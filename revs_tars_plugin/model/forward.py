@@ -171,6 +171,11 @@ def layer_output(output: Any) -> Tensor:
     return hidden
 
 
+def with_layer_output(output: Any, hidden: Tensor) -> Any:
+    """Returns what a layer gives with other hidden states, as the tuple that it was, or alone."""
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+
 @contextmanager
 def picked_by_head(model: nn.Module, picks: Sequence[tuple[int, int]]) -> Iterator[None]:
     """Lets chosen positions alone through to the head for a while, all of them in one row.

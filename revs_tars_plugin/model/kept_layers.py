@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache
 
 from .decoder import Decoder
-from .forward import layer_output
+from .forward import layer_output, with_layer_output
 
 # What is kept at most, bytes; texts beyond that are read whole every time.
 MOST_BYTES = 1 << 30
@@ -95,14 +95,10 @@ def _skipping(forward: Callable[..., Any], kept: _Kept, *, first: bool, last: bo
             kept.begin(hidden, (*arguments[1:], *keywords.values()))
         if kept.known is not None:
             # What a layer gives beside its output is of no use where nothing is kept or traced.
-            return kept.known if last else _like(kept.known, hidden)
+            return kept.known if last else with_layer_output(kept.known, hidden)
         output = forward(*arguments, **keywords)
         if last:
             kept.end(output)
         return output
 
     return run
-
-
-def _like(output: Any, hidden: Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

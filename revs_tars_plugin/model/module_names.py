@@ -107,4 +107,13 @@ _GPT_NEOX = {
     "ln_f_module": "gpt_neox.final_layer_norm",
     "lm_head_module": "embed_out",
 }
-_UNPACKAGED = (_GPT_NEOX, {**_GPT_NEOX, "lm_head_module": "lm_head"})
+# Mixtral before transformers 5.
+_MIXTRAL = {
+    "rewrite_module_tmp": "model.layers.{}.block_sparse_moe.experts",
+    "layer_module_tmp": "model.layers.{}",
+    "mlp_module_tmp": "model.layers.{}.block_sparse_moe",
+    "attn_module_tmp": "model.layers.{}.self_attn",
+    "ln_f_module": "model.norm",
+    "lm_head_module": "lm_head",
+}
+_UNPACKAGED = (_GPT_NEOX, {**_GPT_NEOX, "lm_head_module": "lm_head"}, _MIXTRAL)

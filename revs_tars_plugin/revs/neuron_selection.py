@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder
 from ..model.experts import FeedForward
-from ..model.forward import selected_logits
+from ..model.forward import layer_output, selected_logits, with_layer_output
 from ..model.logit_lens import Demotions, LogitLens
 from .revs_hparams import REVSHyperParams
 
@@ -100,9 +100,10 @@ def activation_gradients(decoder: Decoder, context: Sequence[int], token: int) -
     kept: dict[int, Tensor] = {}
 
     def watch(layer: int) -> Callable[..., Any]:
-        def hook(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            kept[layer] = output if output.requires_grad else output.detach().requires_grad_()
-            return kept[layer]
+        def hook(_module: nn.Module, _args: object, output: Any) -> Any:
+            written = layer_output(output)
+            kept[layer] = written if written.requires_grad else written.detach().requires_grad_()
+            return with_layer_output(output, kept[layer])
 
         return hook
 

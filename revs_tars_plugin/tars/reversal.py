@@ -85,7 +85,7 @@ class Reverser:
         for candidate in candidates:
             place = (candidate.layer, candidate.matrix)
             matrix = self.matrices[place]
-            index = torch.tensor([candidate.neuron], device=matrix.weight.device)
+            index = torch.tensor([candidate.neuron], device=matrix.matrices[0].weight.device)
             old = matrix.neurons(index)
             new = reversed_vector(old[0], self.targeting[place], candidate.sign, self.scale)[None]
             self.trial.write_neurons(matrix, index, new)
@@ -119,5 +119,5 @@ class Reverser:
         """Puts the vectors back that were reversed."""
         for candidate, old in zip(done.chosen, done.before, strict=True):
             matrix = self.matrices[candidate.layer, candidate.matrix]
-            index = torch.tensor([candidate.neuron], device=matrix.weight.device)
+            index = torch.tensor([candidate.neuron], device=matrix.matrices[0].weight.device)
             self.trial.write_neurons(matrix, index, old[None])

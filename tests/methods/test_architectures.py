@@ -12,7 +12,7 @@ from revs_tars_plugin.requests.reading import read_requests
 
 # Logits that are divided are never so sure of a token; random vectors in a random model are not reversed without end.
 OWN = {"phi3": {"matrices": ["down"]}, "granite": {"targeting_probability": 0.02}, "gemma2": {"n_edits": 10}}
-OWN |= {name: {"matrices": ["down"], "targeting_probability": 0.25} for name in ("olmoe", "gpt_oss")}
+OWN |= {name: {"matrices": ["down"], "targeting_probability": 0.25} for name in ("olmoe", "gpt_oss", "mixtral_modules")}
 IDS = torch.tensor([[1, 2, 3, 9, 4]])
 
 

@@ -149,27 +149,18 @@ def test_experts_with_an_adapter_are_refused(tok, tmp_path):
         execute_revs(wrapped, tok, [request], settings_of(family, "REVS", tmp_path))
 
 
-def split_up(mlp):
-    """Each expert a module of its own."""
-    mlp.experts = nn.ModuleList(nn.Linear(64, 32) for _ in range(4))
-
-
 @torch.no_grad()
 def broken(mlp):
     """One number of one expert is none."""
     mlp.experts.down_proj[2, 3, 4] = float("nan")
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [(split_up, "each expert is a module of its own"), (broken, r"experts.down_proj\" holds NaN or Inf")],
-)
-def test_experts_that_cannot_be_edited_are_refused(spoil, message, tok, tmp_path):
+def test_experts_that_cannot_be_edited_are_refused(tok, tmp_path):
     family = FAMILIES["mixtral"]
     model = family.make()
     request = request_for(model, tok)
-    spoil(model.model.layers[0].mlp)
-    with pytest.raises(InputError, match=message):
+    broken(model.model.layers[0].mlp)
+    with pytest.raises(InputError, match=r"experts.down_proj\" holds NaN or Inf"):
         execute_revs(model, tok, [request], settings_of(family, "REVS", tmp_path))
 
 

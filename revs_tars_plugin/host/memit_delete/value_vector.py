@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...ft_l_delete.unlikelihood import unlikelihood
 from ...model.decoder import Decoder
-from ...model.forward import layer_output, next_token_logits, selected_logits
+from ...model.forward import layer_output, next_token_logits, selected_logits, with_layer_output
 from ...requests.reading import Secret, tokenise_in_context
 from .memit_delete_hparams import MEMITDeleteHyperParams
 
@@ -45,7 +45,7 @@ def deleting_value(
     bystander = tok(f"{secret.subject} is a")["input_ids"]
     place = _last_token(tok, f"{secret.subject} is a", secret.subject)
     module = decoder.layer_modules[hparams.layers[-1]]
-    device = decoder.ff2[hparams.layers[-1]].weight.device
+    device = decoder.ff2[hparams.layers[-1]].matrices[0].weight.device
     delta = torch.zeros(decoder.lens.width, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=hparams.v_lr)
     with torch.no_grad():
@@ -84,8 +84,7 @@ def _shifted(module: nn.Module, delta: Tensor, places: Sequence[int]) -> Iterato
         states.append(hidden[rows, columns].detach().clone())
         at = torch.zeros(hidden.shape[:2], device=hidden.device, dtype=hidden.dtype)
         at[rows, columns] = 1.0
-        shifted = hidden + at[..., None] * delta.to(hidden)
-        return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
+        return with_layer_output(output, hidden + at[..., None] * delta.to(hidden))
 
     handle = module.register_forward_hook(hook)
     try:
