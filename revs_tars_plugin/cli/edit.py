@@ -37,6 +37,14 @@ def edit(
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write it as a LoRA adapter there: the form for a packed model."),
     ] = None,
+    requantize: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Of a packed model: also pack it again with the edit in it, and write it there if every rank still "
+            "holds (REVS).",
+        ),
+    ] = None,
     after: Annotated[
         list[Path], typer.Option(metavar="EDIT", help="Saved edits that are in place first, in this order.")
     ] = [],
@@ -75,6 +83,10 @@ def edit(
         merged = options.free(merged, overwrite, model)
     if adapter is not None:
         adapter = options.free(adapter, overwrite, model)
+    if requantize is not None:
+        requantize = options.free(requantize, overwrite, model)
+        if after:
+            raise InputError("--requantize writes one edit into packed weights; leave --after out.")
     requested = read_requests_file(file, session)
     from ..edits.peft import check_peft
     from ..model.packed import any_packed
@@ -93,6 +105,8 @@ def edit(
         )
     if adapter is not None:
         check_peft()
+    if requantize is not None and not (chosen.name == "REVS" and any_packed(loaded.model, hparams.rewrite_module_tmp)):
+        raise InputError("--requantize is for REVS on a packed model; use --merged.")
     if chat:
         hparams.chat_template = True
     if protect and not hparams.spares_retained_texts:
@@ -112,6 +126,9 @@ def edit(
         save_model(loaded, merged)
     if adapter is not None and edits.edits:
         edits.to_peft(adapter, model)
+    missed = ""
+    if requantize is not None:
+        missed = _requantize(loaded, requests, hparams, edits, requantize)
     rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {
         "method": chosen.name,
@@ -123,7 +140,11 @@ def edit(
         "seconds": seconds,
     }
     written = str(output) if edits.edits else None
-    places = {"merged": merged and str(merged), "adapter": str(adapter) if adapter and written else None}
+    places = {
+        "merged": merged and str(merged),
+        "adapter": str(adapter) if adapter and written else None,
+        "requantized": str(requantize) if requantize and not missed else None,
+    }
     if json:
         print_json({"summary": summary, "outcomes": rows, "edit": written, **places})
     else:
@@ -133,8 +154,12 @@ def edit(
             f"{f'The edit: {written}' if written else 'Nothing had to be changed, so no edit was written.'}"
             + (f"\nThe edited model: {merged}" if merged else "")
             + (f"\nThe adapter: {adapter}" if adapter and written else "")
+            + (f"\nThe model, packed again: {requantize}" if requantize and not missed else "")
             + ("\nThe model is packed: the edit goes beside it as an adapter." if edits.packed and written else "")
         )
+    if missed:
+        typer.echo(missed, err=True)
+        raise typer.Exit(1)
     check_goals(require, options.as_goals(summary))
 
 
@@ -221,6 +246,25 @@ def _requests(requested: RequestsFile, tok: Any, *, protect: bool, chat: bool) -
             join(asked_prompt(tok, record.prompt, chat), record.target) for record in requested.retain
         ]
     return requests
+
+
+def _requantize(loaded: Any, requests: list[dict[str, Any]], hparams: Any, edits: EditSet, folder: Path) -> str:
+    """Writes the model with the edit in its packed weights; or nothing, and returns why."""
+    from dataclasses import replace
+
+    from ..revs.requantization import requantized
+    from .loading import save_model
+
+    found = requantized(loaded.model, loaded.tok, requests, hparams, edits)
+    if found.holds:
+        save_model(replace(loaded, model=found.model), folder)
+        return ""
+    held = sum(outcome.reached for outcome in found.outcomes)
+    return (
+        f"--requantize: packed again, {held} of {len(found.outcomes)} tokens are where they were asked to be, so "
+        f"{folder} was not written; deliver the edit as an adapter (--adapter), or ask for a higher "
+        "residual_bottom_rank."
+    )
 
 
 def _load_edits(files: list[Path]) -> list[EditSet]:

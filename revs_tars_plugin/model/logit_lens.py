@@ -130,14 +130,43 @@ class LogitLens:
             parts.append(ranks(logits, row_tokens.to(logits.device)))
         return torch.cat(parts)
 
-    def demotions(self, tokens: Int[Tensor, " n"], alternatives: Sequence[Sequence[int]] = ()) -> Demotions:
-        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back).
+    def demotions(
+        self,
+        tokens: Int[Tensor, " n"],
+        alternatives: Sequence[Sequence[int]] = (),
+        *,
+        ridge: float = 0.0,
+        gain: Float[Tensor, " d"] | None = None,
+    ) -> Demotions:
+        """Returns how tokens are pushed down: `demotion_directions`, and what comes of them; see there."""
+        directions = self.demotion_directions(tokens, alternatives, ridge=ridge, gain=gain)
+        return self.along(tokens, directions)
+
+    def along(self, tokens: Int[Tensor, " n"], directions: Float[Tensor, "n d"]) -> Demotions:
+        """Returns how tokens are pushed down along directions that are known."""
+        tokens, directions = (values.to(self._weight.device) for values in (tokens, directions))
+        return Demotions(tokens=tokens, directions=directions, responses=self._numerators(directions))
+
+    def demotion_directions(
+        self,
+        tokens: Int[Tensor, " n"],
+        alternatives: Sequence[Sequence[int]] = (),
+        *,
+        ridge: float = 0.0,
+        gain: Float[Tensor, " d"] | None = None,
+    ) -> Float[Tensor, "n d"]:
+        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back), float32.
+
+        With `A` from what is written to logits, `(A^T A + ridge)^-1 A^T e_t`: without a ridge it moves the one logit
+        and as little else as possible, however long it is; the larger the ridge, the shorter.
 
         Args:
             tokens: Their ids.
             alternatives: For each token the ids of others, any of which may occur several times: their mean logit rises
                 as much as the token's own falls, so that all of them together stay where they are. None of them where
                 that is empty.
+            ridge: As a share of the mean diagonal of `A^T A`.
+            gain: What multiplies each coordinate of what is written on its way to the residual space; 1 by default.
         """
         tokens = tokens.to(self._weight.device)
         rows = self._weight[tokens].double()
@@ -150,10 +179,14 @@ class LogitLens:
         for row, others in enumerate(alternatives):
             if others:
                 rows[row] -= means[tuple(others)]
+        if ridge:
+            gain = torch.ones_like(self.norm.gain) if gain is None else gain
+            scale = (self.norm.gain.to(gain) * gain).to(rows)
+            written = torch.cholesky_solve((rows * scale).T, self._factor_with(ridge, scale)).T
+            return (written * gain.to(rows)).float()
         projected = torch.cholesky_solve(rows.T, self._gram_factor).T
         # A coordinate that the norm switches off cannot reach any logit.
-        directions = through_gain(projected, self.norm.gain).float()
-        return Demotions(tokens=tokens, directions=directions, responses=self._numerators(directions))
+        return through_gain(projected, self.norm.gain).float()
 
     def steps_to_rank(
         self,
@@ -319,8 +352,8 @@ class LogitLens:
 
     @cached_property
     @torch.no_grad()
-    def _gram_factor(self) -> Float[Tensor, "d d"]:
-        """The Cholesky factor of `W^T W` in float64.
+    def _gram(self) -> Float[Tensor, "d d"]:
+        """`W^T W` in float64.
 
         It is kept here, for one call of a method, and nowhere else: a head changes in ways that leave no mark on the
         module (through `.data`, or by another parameter in its place).
@@ -329,6 +362,20 @@ class LogitLens:
         for part in row_slices(self._weight):
             wide = part.double()
             gram.addmm_(wide.T, wide)
+        return gram
+
+    def _factor_with(self, ridge: float, scale: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
+        """The Cholesky factor of `diag(scale) W^T W diag(scale)` with a ridge."""
+        raised = self._gram * scale[:, None] * scale
+        raised.diagonal().add_(ridge * raised.diagonal().mean())
+        factor: Tensor = torch.linalg.cholesky(raised)
+        return factor
+
+    @cached_property
+    @torch.no_grad()
+    def _gram_factor(self) -> Float[Tensor, "d d"]:
+        """The Cholesky factor of `W^T W`."""
+        gram = self._gram
         mean = gram.diagonal().mean()
         # A head with fewer independent rows than columns has no inverse; a ridge far below its scale stands in.
         for ridge in (0.0, 1e-12, 1e-10, 1e-8):

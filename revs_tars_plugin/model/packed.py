@@ -37,7 +37,7 @@ class PackedMatrix(FeedForwardMatrix):
     """FF2 with a packed weight: what it is given and gives can be read, and nothing be written."""
 
     @property
-    def weight(self) -> Tensor:
+    def parameter(self) -> Tensor:
         """Nothing.
 
         Raises:
@@ -89,7 +89,7 @@ class SpreadLinear(nn.Module):
 
 @torch.no_grad()
 def spread_out(module: nn.Module, name: str, dtype: torch.dtype) -> Float[Tensor, "outputs inputs"]:
-    """Returns what a packed module multiplies with, float32: what it makes of the identity, whoever packed it.
+    """Returns what a packed module multiplies with, float32: what it makes of the identity, but for its bias.
 
     Args:
         module: The module.
@@ -105,14 +105,15 @@ def spread_out(module: nn.Module, name: str, dtype: torch.dtype) -> Float[Tensor
     for numbers in torch.split(torch.arange(width, device=place), _ROWS):
         rows = nn.functional.one_hot(numbers, width).to(dtype)
         try:
-            weight[:, numbers] = module(rows[None])[0].float().T
+            bias = module(torch.zeros_like(rows[None, :1]))[0].float()
+            weight[:, numbers] = (module(rows[None])[0].float() - bias).T
         except (RuntimeError, TypeError) as error:
             raise InputError(
                 f'The packed module "{name}" cannot be run by itself ({" ".join(str(error).split())[:100]}); give the '
                 "model as its library loads it, or unpacked."
             ) from error
     some = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(0)).to(place, dtype)
-    found, expected = module(some).float(), some.float() @ weight.T
+    found, expected = module(some).float() - bias, some.float() @ weight.T
     if float((found - expected).norm()) > _TOLERANCE * float(expected.norm()):
         raise InputError(f'The packed module "{name}" is no product with a weight, so it cannot be edited exactly.')
     return weight

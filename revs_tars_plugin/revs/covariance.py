@@ -19,7 +19,7 @@ from ..edits.trial import TrialEdits
 from ..model.after_ff2 import AfterFF2, Branches, within_reach
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import maximal
-from ..model.logit_lens import LogitLens
+from ..model.logit_lens import Demotions, LogitLens
 from ..model.rank_steps import ranks
 from .factors import Factors, halfway, rest_of_way
 from .outcomes import EditedParts
@@ -138,9 +138,9 @@ class _Sweep:
         directions = [(goal.token, goal.alternatives) for goal in goal_of_context]
         unique = {direction: row for row, direction in enumerate(sorted(set(directions)))}
         self._demotion_of_context = torch.tensor([unique[direction] for direction in directions])
-        self._demotions = self._decoder.lens.demotions(
-            torch.tensor([token for token, _ in unique]), [alternatives for _, alternatives in unique]
-        )
+        self._tokens = torch.tensor([token for token, _ in unique])
+        self._alternatives = [alternatives for _, alternatives in unique]
+        self._last: tuple[Tensor | None, Demotions] | None = None
         self.moved = torch.zeros(len(goal_of_context), dtype=torch.long)
 
     def layers_of_goals(self) -> list[int]:
@@ -150,14 +150,16 @@ class _Sweep:
     def visit(self, layer: int, state: LayerState) -> Tensor | None:
         """Writes one layer's edit and returns what it adds to the layer's output."""
         after = self._after_ff2[layer]
+        demotions = self._demotions(after.gain)
         residual = state.at(self._picks, state.residual)
-        steps = self._steps(self._decoder.lens, residual, self._branches(after, residual, state))
+        branches = self._branches(after, residual, state, demotions.directions)
+        steps = self._steps(self._decoder.lens, residual, demotions, branches)
         if not bool(steps.any()):
             return None
         self.moved.add_((steps > 0).long())
         ff2 = self._decoder.ff2[layer]
         keys = state.at(self._picks, state.ff2_input).float()
-        directions = after.before(self._demotions.directions.to(keys.device))
+        directions = after.before(demotions.directions.to(keys.device))
         factors = self._geometry.factors[layer]
         if self._hparams.schedule == "support_vectors":
             readers, values = solve_by_support_vectors(
@@ -178,40 +180,52 @@ class _Sweep:
         self._trial.add_low_rank(ff2, readers, values)
         return after.change(state.ff2_output, (state.ff2_input.float() @ readers) @ values)
 
-    def _branches(self, after: AfterFF2, residual: Float[Tensor, "n d"], state: LayerState) -> Branches | None:
+    def _demotions(self, gain: Float[Tensor, " d"] | None) -> Demotions:
+        """How tokens are pushed down by what is multiplied by a gain; without a ridge the gain makes no difference."""
+        gain = gain if self._hparams.direction_ridge else None
+        if self._last is None or self._last[0] is not gain:
+            self._last = gain, self._decoder.lens.demotions(
+                self._tokens, self._alternatives, ridge=self._hparams.direction_ridge, gain=gain
+            )
+        return self._last[1]
+
+    def _branches(
+        self, after: AfterFF2, residual: Float[Tensor, "n d"], state: LayerState, directions: Float[Tensor, "k d"]
+    ) -> Branches | None:
         """The contexts' vectors in two parts, where a norm stands behind FF2."""
         if after.epsilon is None:
             return None
-        directions = self._demotions.directions
         of_contexts = directions[self._demotion_of_context.to(directions.device)]
         return after.branches(residual, state.at(self._picks, state.ff2_output), of_contexts)
 
     def _spared_of(self, layer: int) -> list[Tensor]:
         """For each direction what the layer is given where its token must go on being said."""
         spared = self._geometry.spared
-        return [] if spared is None else [spared.before(layer, int(token)) for token in self._demotions.tokens]
+        return [] if spared is None else [spared.before(layer, int(token)) for token in self._tokens]
 
-    def _steps(self, lens: LogitLens, residual: Float[Tensor, "n d"], branches: Branches | None) -> Float[Tensor, " n"]:
+    def _steps(
+        self, lens: LogitLens, residual: Float[Tensor, "n d"], demotions: Demotions, branches: Branches | None
+    ) -> Float[Tensor, " n"]:
         by_level = self._levels.isfinite().nonzero().flatten()
         if len(by_level) < len(residual):
-            steps = self._steps_to_ranks(lens, residual, branches)
+            steps = self._steps_to_ranks(lens, residual, demotions, branches)
         else:
             steps = torch.zeros(len(residual))
         steps = steps.double()
         for rows in torch.split(by_level, _ROWS) if len(by_level) else ():
             steps[rows] = lens.steps_to_log_probability(
                 residual[rows.to(residual.device)],
-                self._demotions.at(self._demotion_of_context[rows].tolist()),
+                demotions.at(self._demotion_of_context[rows].tolist()),
                 self._levels[rows],
                 None if branches is None else branches.at(rows),
             )
         return within_reach(steps, branches)
 
     def _steps_to_ranks(
-        self, lens: LogitLens, residual: Float[Tensor, "n d"], branches: Branches | None
+        self, lens: LogitLens, residual: Float[Tensor, "n d"], demotions: Demotions, branches: Branches | None
     ) -> Float[Tensor, " n"]:
         steps = torch.zeros(len(residual), dtype=torch.float64)
-        tokens = self._demotions.tokens.cpu()[self._demotion_of_context]
+        tokens = self._tokens[self._demotion_of_context]
         for rows in torch.split(torch.arange(len(residual)), _ROWS):
             hidden = residual[rows.to(residual.device)]
             logits = lens.logits(hidden)
@@ -221,7 +235,7 @@ class _Sweep:
                 chosen = (short & (self._ranks[rows] == rank)).nonzero().flatten()
                 steps[rows[chosen]] = lens.steps_to_rank(
                     hidden[chosen.to(hidden.device)],
-                    self._demotions.at(self._demotion_of_context[rows[chosen]].tolist()),
+                    demotions.at(self._demotion_of_context[rows[chosen]].tolist()),
                     rank,
                     logits[chosen.to(logits.device)],
                     None if branches is None else branches.at(rows[chosen]),

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..edits.trial import TrialEdits
 from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder, LayerState
+from ..model.logit_lens import Demotions
 from .neuron_selection import activation_gradients, select_neurons
 from .neuron_steps import ActiveNeurons, Solver, exact_steps, iterative_steps, needed_step, steps_of_neurons
 from .outcomes import EditedParts
@@ -51,13 +52,33 @@ class NeuronLocalization:
     def demote(self, goals: Sequence[Goal], *, advance: Callable[[], object] = lambda: None) -> list[EditedParts]:
         """Edits the neurons of all layers, goal by goal, each in the goal's own context; see `Localization`."""
         after_ff2 = self.decoder.after_ff2  # found before any pass is under way
-        return [self._demote(goal, after_ff2, advance) for goal in goals]
+        by_layer = self._directions(sorted({goal.token for goal in goals}), after_ff2)
+        return [self._demote(goal, after_ff2, by_layer, advance) for goal in goals]
 
-    def _demote(self, goal: Goal, after_ff2: Mapping[int, AfterFF2], advance: Callable[[], object]) -> EditedParts:
+    def _directions(self, tokens: Sequence[int], after_ff2: Mapping[int, AfterFF2]) -> dict[int, dict[int, Tensor]]:
+        """By layer the direction of each token; without a ridge, or a gain behind FF2, the same in all layers."""
+        ridge = self.hparams.direction_ridge
+        solved: dict[int, dict[int, Tensor]] = {}
+        found = {}
+        for layer, after in after_ff2.items():
+            place = layer if ridge and after.gain is not None else -1
+            if place not in solved:
+                directions = self.decoder.lens.demotion_directions(torch.tensor(tokens), ridge=ridge, gain=after.gain)
+                solved[place] = dict(zip(tokens, directions.split(1), strict=True))
+            found[layer] = solved[place]
+        return found
+
+    def _demote(
+        self,
+        goal: Goal,
+        after_ff2: Mapping[int, AfterFF2],
+        by_layer: Mapping[int, Mapping[int, Tensor]],
+        advance: Callable[[], object],
+    ) -> EditedParts:
         """Takes the layers from the first to the last, with the edits of earlier ones in place."""
         context, lens = goal.contexts[0], self.decoder.lens
         margins = replace(self.margins, residual_bottom_rank=goal.rank)
-        demotion = lens.demotions(torch.tensor([goal.token]))
+        demotion: Demotions | None = None
         gradients = {}
         if self.hparams.neuron_score == "gradient":
             gradients = activation_gradients(self.decoder, context, goal.token)
@@ -65,7 +86,10 @@ class NeuronLocalization:
 
         def visit(layer: int, state: LayerState) -> Tensor | None:
             advance()
-            after = after_ff2[layer]
+            after, direction = after_ff2[layer], by_layer[layer][goal.token]
+            nonlocal demotion
+            if demotion is None or demotion.directions is not direction:
+                demotion = lens.along(torch.tensor([goal.token]), direction)
             needed = needed_step(
                 lens, demotion, state.residual[0, -1], state.ff2_output[0, -1], margins=margins, after=after
             )

@@ -45,6 +45,9 @@ class REVSHyperParams(UnlearnHyperParams):
         mlp_top_rank: `neurons`: no step is made larger than this rank needs, unless the residual asks for it.
         neuron_bottom_rank: `neurons`: the rank that each edited neuron's output gets.
         neuron_top_rank: `neurons`: how far one may be pushed when `n_neurons` at the bottom rank are too few.
+        direction_ridge: What keeps the direction of a demotion short, as a share of the mean diagonal of the matrix that
+            it is solved with; 0, the paper's, moves the one logit and as little else as possible, however far vectors
+            move for it.
         schedule: `covariance`: `support_vectors`, all secrets of a call in one batched pass, with one key a token;
             `joint`, the same with one key a context; or `sequential`, one secret after another.
         soft_margin: `support_vectors`: how little a context may weigh before it may stay short of its step, as a share
@@ -86,6 +89,7 @@ class REVSHyperParams(UnlearnHyperParams):
     mlp_top_rank: float = 0.9
     neuron_bottom_rank: float = 0.6
     neuron_top_rank: float = 0.9
+    direction_ridge: float = 0.0
     schedule: Literal["support_vectors", "joint", "sequential"] = "joint"
     soft_margin: float = 0.001
     sweeps: int = 1
@@ -148,6 +152,7 @@ class REVSHyperParams(UnlearnHyperParams):
                     "retain_weight",
                     "retain_margin",
                     "soft_margin",
+                    "direction_ridge",
                 )
             ),
             *((f"{kind}_{end}_layer", 0) for kind in ("ridge", "damping") for end in ("first", "last")),

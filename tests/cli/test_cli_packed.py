@@ -93,3 +93,32 @@ def test_one_of_two_models_is_named_and_the_right_one(run, edited, folder, tmp_p
     assert (code, "Name the model by --model, or by --base" in err) == (2, True)
     code, _, err = run("export", "merged", edited, "--base", folder, "-o", tmp_path / "a")
     assert (code, "was made for a model as it is, not for a packed one" in err) == (2, True)
+
+
+def test_a_packed_model_takes_the_edit_where_ranks_hold(run, packed, folder, secrets, settings, tok, tmp_path):
+    edit, target = tmp_path / "e.safetensors", tmp_path / "requantized"
+    arguments = ("edit", secrets, "-m", packed, "-s", settings, "-o", edit)
+    code, _, err = run("edit", secrets, "-m", folder, "-s", settings, "-o", edit, "--requantize", target)
+    assert (code, "--requantize is for REVS on a packed model; use --merged" in err) == (2, True)
+    code, out, err = run(*arguments, "--requantize", target)
+    assert code == 0, err
+    assert f"The model, packed again: {target}" in out
+    model = AutoModelForCausalLM.from_pretrained(target)
+    assert model.config.quantization_config.load_in_4bit
+    ids = tok(SECRETS[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        said = int(AutoModelForCausalLM.from_pretrained(packed)(ids).logits[0, -1].argmax())
+        logits = model(ids).logits[0, -1]
+    assert int((logits > logits[said]).sum()) >= 20
+
+
+def test_where_rounding_takes_the_edit_nothing_is_written(run, packed, secrets, settings, tmp_path, monkeypatch):
+    edit, target = tmp_path / "e.safetensors", tmp_path / "requantized"
+    monkeypatch.setattr("revs_tars_plugin.revs.requantization.packed_again", lambda model, _change: model)
+    code, out, err = run("edit", secrets, "-m", packed, "-s", settings, "-o", edit, "--requantize", target)
+    assert code == 1, err
+    assert "tokens are where they were asked to be, so" in err
+    assert "was not written" in err
+    assert not target.exists()
+    assert edit.exists()
+    assert "packed again" not in out

@@ -1,14 +1,12 @@
 """Packed weights: asked ranks are reached with the edit beside them, and not one of their bits moves."""
 
-import hashlib
-
 import pytest
 import torch
-from architectures import FAMILIES, request_for, said, settings_of, wide_llama
+from architectures import FAMILIES, request_for, said, settings_of
 from helpers import assert_same_bits, copy_of, snapshot
+from packing import bits, packed_model, rank_after, saved
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
 from revs_tars_plugin.errors import EditConflictError
@@ -19,72 +17,10 @@ KINDS = ["NF4", "int8", "torchao int8", "torchao int4"]
 FF2 = "model.layers.{}.mlp.down_proj"
 
 
-def by_torchao(config):
-    from torchao.quantization import quantize_
-
-    def pack(model):
-        quantize_(model, config(), lambda module, name: isinstance(module, nn.Linear) and "lm_head" not in name)
-        return model
-
-    return pack
-
-
-def int8():
-    from torchao.quantization import Int8WeightOnlyConfig
-
-    return Int8WeightOnlyConfig()
-
-
-def int4():
-    from torchao.quantization import IntxWeightOnlyConfig
-    from torchao.quantization.granularity import PerGroup
-
-    return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
-
-
 @pytest.fixture
 def base(tmp_path):
     """A small model and its folder."""
-    model = wide_llama()
-    model.save_pretrained(tmp_path / "base")
-    return model, tmp_path / "base"
-
-
-def packed_model(kind, base):
-    model, folder = base
-    if kind.startswith("torchao"):
-        return by_torchao(int8 if kind.endswith("int8") else int4)(copy_of(model))
-    if kind == "NF4":
-        four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
-        config = BitsAndBytesConfig(load_in_4bit=True, **four)
-    else:
-        config = BitsAndBytesConfig(load_in_8bit=True)
-    packed = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        packed(torch.tensor([[1, 2, 3]]))  # bitsandbytes lays its weights out for this machine in the first pass
-    return packed
-
-
-def bits(model):
-    """A digest of every tensor inside of every weight and buffer."""
-    found = {}
-    for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        parts = [value.detach()]
-        while any(hasattr(part, "__tensor_flatten__") for part in parts):
-            parts = [
-                inner
-                for part in parts
-                for inner in (
-                    [getattr(part, field) for field in part.__tensor_flatten__()[0]]
-                    if hasattr(part, "__tensor_flatten__")
-                    else [part]
-                )
-            ]
-        digest = hashlib.blake2b()
-        for part in parts:
-            digest.update(part.contiguous().view(torch.uint8).numpy().data)
-        found[name] = digest.hexdigest()
-    return found
+    return saved(tmp_path / "base")
 
 
 def scaled(model):
@@ -93,12 +29,6 @@ def scaled(model):
         inner = model.get_submodule(FF2.format(layer))
         inner.register_forward_hook(lambda _module, _args, output: 2 * output)
     return model
-
-
-def rank_after(model, tok, prompt, token):
-    with torch.no_grad():
-        found = model(tok(prompt, return_tensors="pt").input_ids).logits[0, -1]
-    return int((found > found[token]).sum())
 
 
 @pytest.mark.parametrize("kind", KINDS)

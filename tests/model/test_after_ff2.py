@@ -75,12 +75,13 @@ def test_a_change_of_the_output_changes_the_residual_as_said(name):
 
 
 @pytest.mark.parametrize("name", ["llama", "granite", "gemma2", "gemma3", "olmo2"])
+@pytest.mark.parametrize("ridge", [0.0, 0.2])
 @pytest.mark.parametrize("rank", [1, 12])
-def test_the_asked_rank_is_reached_and_a_smaller_step_misses_it(name, rank):
+def test_the_asked_rank_is_reached_and_a_smaller_step_misses_it(name, rank, ridge):
     decoder = decoder_of(name)
     state, after = last_state(decoder), decoder.after_ff2[LAYER]
     token = int(said_after(decoder, torch.zeros(32)).argmax())
-    demotions = decoder.lens.demotions(torch.tensor([token]))
+    demotions = decoder.lens.demotions(torch.tensor([token]), ridge=ridge, gain=after.gain)
     residual, output = state.residual[0, -1:], state.ff2_output[0, -1:]
     branches = after.branches(residual, output, demotions.directions)
     assert (branches is None) == (after.epsilon is None)

@@ -189,3 +189,41 @@ def test_the_step_to_a_log_probability_gets_there_and_a_smaller_one_does_not(mod
     # Where a norm divides by what grows with the step, some levels are never reached.
     for step in torch.logspace(-2, 4, 200, dtype=torch.float64):
         assert (log_probabilities(step.expand(5)) > asked)[~reachable].all()
+
+
+def slow_direction(lens_model, token, gain, ridge):
+    """The ridge solution in float64, and how far along it one logit falls: what is written, and its logits."""
+    head, norm = lens_model.lm_head.weight.detach().double(), lens_model.model.norm.weight.detach().double()
+    seen = head * (norm * gain)
+    normal = seen.T @ seen
+    written = torch.linalg.solve(normal + ridge * normal.diagonal().mean() * torch.eye(len(norm)), seen[token])
+    return written, seen @ written
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 0.1, 3.0])
+@pytest.mark.parametrize("gained", [False, True])
+def test_a_ridge_is_that_of_least_squares(model, ridge, gained):
+    gain = torch.logspace(-2, 2, 32) if gained else None
+    wide = torch.ones(32, dtype=torch.float64) if gain is None else gain.double()
+    written, response = slow_direction(model, 7, wide, ridge)
+    demotions = lens_of(model).demotions(torch.tensor([7]), ridge=ridge, gain=gain)
+    torch.testing.assert_close(demotions.directions[0].double(), wide * written, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(demotions.responses[0].double(), response, rtol=1e-3, atol=1e-5)
+
+
+def test_a_ridge_takes_a_shorter_way_to_the_same_logit(model):
+    """Where gains are uneven, what has to be written without one goes into coordinates that hardly get through."""
+    gain = torch.logspace(-2, 2, 32)
+    lens = lens_of(model)
+    lengths, others = [], []
+    for ridge in (0.0, 1e-6, 1e-3, 0.1):
+        demotions = lens.demotions(torch.tensor([7]), ridge=ridge, gain=gain)
+        response = demotions.responses[0] / demotions.responses[0, 7]
+        lengths.append(float((demotions.directions[0] / gain / demotions.responses[0, 7]).norm()))
+        others.append(float(response.square().sum()))
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] < 0.1 * lengths[0]
+    assert others == sorted(others)
+    # The smallest is the direction without one.
+    tiny, none = (lens.demotions(torch.tensor([7]), ridge=ridge).directions for ridge in (1e-12, 0.0))
+    torch.testing.assert_close(tiny, none, rtol=1e-3, atol=1e-4)
