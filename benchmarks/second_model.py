@@ -115,7 +115,8 @@ def settings_of(model: str, variant: str, layers: int) -> REVSHyperParams:
     joint = REVSHyperParams.from_hparams("smollm2-135m-covariance")
     depth = REVSHyperParams.from_hparams("smollm2-135m").layers[-1] + 1
     scaled = sorted({layer * layers // depth for layer in joint.layers})
-    return replace(joint, model_name=packaged.model_name, layers=scaled)
+    ridge = packaged.direction_ridge
+    return replace(joint, model_name=packaged.model_name, layers=scaled, direction_ridge=ridge)
 
 
 def ordinary_text(model: torch.nn.Module, tok: Any, arguments: argparse.Namespace) -> OrdinaryText:

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..requests.chat import asked_prompt
 from ..requests.reading import join
 from . import options
+from .edit_outputs import EditOutputs
 from .requests_file import RequestsFile, read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
 
@@ -78,19 +79,12 @@ def edit(
     Example: revs-tars edit secrets.csv --model ./my-model -o edit.safetensors --merged ./clean-model
     """
     session = session_of(context)
-    output = options.free(output, overwrite, file, model, settings, *after)
-    if merged is not None:
-        merged = options.free(merged, overwrite, model)
-    if adapter is not None:
-        adapter = options.free(adapter, overwrite, model)
-    if requantize is not None:
-        requantize = options.free(requantize, overwrite, model)
-        if after:
-            raise InputError("--requantize writes one edit into packed weights; leave --after out.")
+    if requantize is not None and after:
+        raise InputError("--requantize writes one edit into packed weights; leave --after out.")
+    outputs = EditOutputs(output, merged, adapter, requantize)
+    outputs = outputs.free(overwrite=overwrite, inputs=(file, model, settings, *after), model=model)
     requested = read_requests_file(file, session)
-    from ..edits.peft import check_peft
-    from ..model.packed import any_packed
-    from .loading import load_model, method_named, save_model, settings_for
+    from .loading import load_model, method_named, settings_for
 
     chosen = method_named(method, settings, "TARS" if requested.concepts else "REVS")
     earlier = _load_edits(after)
@@ -98,15 +92,7 @@ def edit(
     for done in earlier:
         done.apply_beside(loaded.model)
     hparams = settings_for(chosen, loaded, settings, changes=change, seed=seed, text=text)
-    if merged is not None and any_packed(loaded.model, hparams.rewrite_module_tmp):
-        raise InputError(
-            f"--merged: {model} is packed, and no edit can be written into it; use --adapter, or afterwards revs-tars "
-            "export merged --base with the unpacked model."
-        )
-    if adapter is not None:
-        check_peft()
-    if requantize is not None and not (chosen.name == "REVS" and any_packed(loaded.model, hparams.rewrite_module_tmp)):
-        raise InputError("--requantize is for REVS on a packed model; use --merged.")
+    outputs.check(loaded, chosen, hparams, model)
     if chat:
         hparams.chat_template = True
     if protect and not hparams.spares_retained_texts:
@@ -117,18 +103,7 @@ def edit(
     assert chosen.execute is not None
     edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet)
     seconds = time.perf_counter() - start
-    if edits.edits:
-        edits.save(output, include_requests=include_requests)
-    else:
-        output.unlink(missing_ok=True)  # an older one, which --overwrite gave up, would look like this one
-    if merged is not None:
-        edits.apply(loaded.model)
-        save_model(loaded, merged)
-    if adapter is not None and edits.edits:
-        edits.to_peft(adapter, model)
-    missed = ""
-    if requantize is not None:
-        missed = _requantize(loaded, requests, hparams, edits, requantize)
+    written = outputs.write(edits, loaded, requests, hparams, model=model, include_requests=include_requests)
     rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {
         "method": chosen.name,
@@ -139,27 +114,15 @@ def edit(
         "n_changed": edits.n_changed,
         "seconds": seconds,
     }
-    written = str(output) if edits.edits else None
-    places = {
-        "merged": merged and str(merged),
-        "adapter": str(adapter) if adapter and written else None,
-        "requantized": str(requantize) if requantize and not missed else None,
-    }
     if json:
-        print_json({"summary": summary, "outcomes": rows, "edit": written, **places})
+        print_json({"summary": summary, "outcomes": rows, **written.places})
     else:
         print_table(f"{chosen.name} on {Path(loaded.name).name}", rows)
         typer.echo(
             f"{summary['reached']:.0%} reached their goal; {edits.n_changed:,} numbers changed; {seconds:.1f} s.\n"
-            f"{f'The edit: {written}' if written else 'Nothing had to be changed, so no edit was written.'}"
-            + (f"\nThe edited model: {merged}" if merged else "")
-            + (f"\nThe adapter: {adapter}" if adapter and written else "")
-            + (f"\nThe model, packed again: {requantize}" if requantize and not missed else "")
-            + ("\nThe model is packed: the edit goes beside it as an adapter." if edits.packed and written else "")
+            + written.said()
         )
-    if missed:
-        typer.echo(missed, err=True)
-        raise typer.Exit(1)
+    written.check()
     check_goals(require, options.as_goals(summary))
 
 
@@ -246,25 +209,6 @@ def _requests(requested: RequestsFile, tok: Any, *, protect: bool, chat: bool) -
             join(asked_prompt(tok, record.prompt, chat), record.target) for record in requested.retain
         ]
     return requests
-
-
-def _requantize(loaded: Any, requests: list[dict[str, Any]], hparams: Any, edits: EditSet, folder: Path) -> str:
-    """Writes the model with the edit in its packed weights; or nothing, and returns why."""
-    from dataclasses import replace
-
-    from ..revs.requantization import requantized
-    from .loading import save_model
-
-    found = requantized(loaded.model, loaded.tok, requests, hparams, edits)
-    if found.holds:
-        save_model(replace(loaded, model=found.model), folder)
-        return ""
-    held = sum(outcome.reached for outcome in found.outcomes)
-    return (
-        f"--requantize: packed again, {held} of {len(found.outcomes)} tokens are where they were asked to be, so "
-        f"{folder} was not written; deliver the edit as an adapter (--adapter), or ask for a higher "
-        "residual_bottom_rank."
-    )
 
 
 def _load_edits(files: list[Path]) -> list[EditSet]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .experts import ExpertMatrices
 from .forward import layer_output
-from .matrices import FeedForwardMatrix, matrix_of
+from .matrices import matrix_of
 from .offloaded import weight_of
 from .packed import is_packed
 
@@ -69,7 +69,9 @@ class ExpertModules(ExpertMatrices):
         """Returns what the block gives while every neuron is silent."""
         return self._run(args, kwargs, silent=True)[1].float()
 
-    def _run(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, silent: bool = False) -> tuple[list[_Call], Tensor]:
+    def _run(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], *, silent: bool = False
+    ) -> tuple[list[_Call], Tensor]:
         """Runs the block once more and returns what it gives, a token a row; gradients end at what experts gave."""
         calls: list[_Call] = []
 
@@ -117,9 +119,7 @@ class ExpertModules(ExpertMatrices):
         return routes
 
 
-def expert_modules_of(
-    module: nn.ModuleList, block: nn.Module, *, setting: str, name: str, width: int
-) -> ExpertModules:
+def expert_modules_of(module: nn.ModuleList, block: nn.Module, *, setting: str, name: str, width: int) -> ExpertModules:
     """Returns experts that are modules of their own, after looking at whether each can be edited exactly.
 
     Args:
@@ -152,8 +152,8 @@ def _second(expert: nn.Module, name: str, setting: str, width: int) -> tuple[str
         writing = {part: module for part, module in writing.items() if part.rpartition(".")[2] in _SECOND}
     if len(writing) != 1:
         raise InputError(
-            f'{setting} names experts, and of "{name}" it cannot be told which matrix writes into the residual space of '
-            f"width {width}."
+            f'{setting} names experts, and of "{name}" it cannot be told which matrix writes into the residual space '
+            f"of width {width}."
         )
     return next(iter(writing.items()))
 

@@ -30,7 +30,7 @@ _ROUTED = 3
 
 @dataclass(frozen=True)
 class FusedExperts(ExpertMatrices):
-    """FF2 of all experts of a layer, held by one module, which is called with hidden states, chosen experts, weights."""
+    """FF2 of all experts of a layer, held by one module; it is called with hidden states, chosen experts, weights."""
 
     @torch.no_grad()
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any], shape: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Packing a model's weights again after they were changed: in the same 4 or 8 bits, by the library that did it first."""
+"""Packing a model's weights again after they were changed: in the same bits, by the library that did it first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unpacked_copy(model: Any) -> Any:
     Raises:
         InputError: When a packed module is no linear map, or the model was not packed by transformers.
     """
-    config = copy.deepcopy(getattr(model, "config", None))
+    config: Any = copy.deepcopy(getattr(model, "config", None))
     if getattr(config, "quantization_config", None) is None:
         raise InputError(
             "The model does not say how it was packed (its config has no quantization_config), so it cannot be packed "

@@ -184,8 +184,11 @@ class _Sweep:
         """How tokens are pushed down by what is multiplied by a gain; without a ridge the gain makes no difference."""
         gain = gain if self._hparams.direction_ridge else None
         if self._last is None or self._last[0] is not gain:
-            self._last = gain, self._decoder.lens.demotions(
-                self._tokens, self._alternatives, ridge=self._hparams.direction_ridge, gain=gain
+            self._last = (
+                gain,
+                self._decoder.lens.demotions(
+                    self._tokens, self._alternatives, ridge=self._hparams.direction_ridge, gain=gain
+                ),
             )
         return self._last[1]
 

@@ -64,7 +64,7 @@ class NeuronLocalization:
             place = layer if ridge and after.gain is not None else -1
             if place not in solved:
                 directions = self.decoder.lens.demotion_directions(torch.tensor(tokens), ridge=ridge, gain=after.gain)
-                solved[place] = dict(zip(tokens, directions.split(1), strict=True))
+                solved[place] = dict(zip(tokens, torch.split(directions, 1), strict=True))
             found[layer] = solved[place]
         return found
 

@@ -57,8 +57,10 @@ def requantized(
     Raises:
         InputError: When the model was not packed by transformers.
     """
-    asked = edits.outcomes
-    found = _packed_with(model, tok, requests, hparams, edits, asked)
+    secrets = read_requests(requests, tok, **hparams.request_options)
+    asked = [outcome for outcome in edits.outcomes if isinstance(outcome, TargetOutcome)]
+    places = [(_secret_of(secrets, outcome).context(outcome.position), outcome.token) for outcome in asked]
+    found = _packed_with(model, edits, asked, places)
     size = Decoder.of(model, hparams).lens.size
     margins = hparams.ranks(size)
     for share in _FURTHER if hparams.aim == "rank" else ():
@@ -67,21 +69,17 @@ def requantized(
         rank = min(math.ceil(margins.residual_bottom_rank * share), size - 1)
         highest = max(margins.residual_top_rank, rank)
         further = replace(hparams, residual_bottom_rank=rank, residual_top_rank=highest)
-        found = _packed_with(model, tok, requests, hparams, execute_revs(model, tok, requests, further), asked)
+        found = _packed_with(model, execute_revs(model, tok, requests, further), asked, places)
     return found
 
 
 def _packed_with(
     model: nn.Module,
-    tok: Any,
-    requests: Sequence[Mapping[str, Any]],
-    hparams: REVSHyperParams,
     edits: EditSet,
     asked: Sequence[TargetOutcome],
+    places: Sequence[tuple[tuple[int, ...], int]],
 ) -> Requantization:
     packed = packed_again(model, lambda plain: edits.onto(plain).apply(plain))
-    secrets = read_requests(requests, tok, **hparams.request_options)
-    places = [(_secret_of(secrets, outcome).context(outcome.position), outcome.token) for outcome in asked]
     measured = measure(packed, places)
     return Requantization(
         packed,

@@ -45,7 +45,7 @@ class REVSHyperParams(UnlearnHyperParams):
         mlp_top_rank: `neurons`: no step is made larger than this rank needs, unless the residual asks for it.
         neuron_bottom_rank: `neurons`: the rank that each edited neuron's output gets.
         neuron_top_rank: `neurons`: how far one may be pushed when `n_neurons` at the bottom rank are too few.
-        direction_ridge: What keeps the direction of a demotion short, as a share of the mean diagonal of the matrix that
+        direction_ridge: What keeps a demotion's direction short, as a share of the mean diagonal of the matrix that
             it is solved with; 0, the paper's, moves the one logit and as little else as possible, however far vectors
             move for it.
         schedule: `covariance`: `support_vectors`, all secrets of a call in one batched pass, with one key a token;

@@ -109,7 +109,7 @@ def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> Matrices:
         for layer, weights in by_layer.items():
             if weights.width != decoder.ff2[layer].width:
                 raise InputError(
-                    f'{key} names "{weights.weight_name}" with {weights.width} vectors, but FF2 has '
+                    f'{key} names "{weights.matrices[0].weight_name}" with {weights.width} vectors, but FF2 has '
                     f"{decoder.ff2[layer].width} neurons: it holds more than the {matrix} matrix; leave {matrix} out "
                     "of matrices."
                 )

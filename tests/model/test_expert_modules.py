@@ -150,7 +150,9 @@ def test_adapters_on_experts_stay_in_place(tok, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     model = FAMILY.make()
-    wrapped = get_peft_model(model, LoraConfig(target_modules=r".*experts\.\d+\.w2", r=2, init_lora_weights=False)).eval()
+    wrapped = get_peft_model(
+        model, LoraConfig(target_modules=r".*experts\.\d+\.w2", r=2, init_lora_weights=False)
+    ).eval()
     request = request_for(wrapped, tok)
     edits = execute_revs(wrapped, tok, [request], settings_of(FAMILY, "REVS", tmp_path))
     assert edits.outcomes[0].reached
