@@ -1,7 +1,7 @@
 """SmolLM2 in 4 and 8 bits forgets the demo's facts: with the adapter beside the packed weights, which stay as they are.
 
-Everything is measured on the packed model with the adapter that plain peft loads, and once more on the unpacked model
-with the same change in its weights.
+Everything is measured on the packed model with the adapter that plain peft loads, once more on the unpacked model with
+the same change in its weights, and on the model that was packed again with it (`--requantize`).
 
 Run: python benchmarks/packed_models.py --text FILE [--kinds NF4 int8 ...] [--json FILE]
 """
@@ -34,6 +34,7 @@ from revs_tars_plugin.cli import demo
 from revs_tars_plugin.data import demo_model
 from revs_tars_plugin.evaluation import Exposure, compared, next_token_log_probabilities
 from revs_tars_plugin.evaluation.peak_memory import peak_memory
+from revs_tars_plugin.revs.requantization import requantized
 
 # What the facts' tokens are asked for: chance, or a rank for one token each.
 SETTINGS = {"chance": "smollm2-135m", "rank": "smollm2-135m-covariance"}
@@ -114,6 +115,7 @@ def run(kind: str, tok: Any, arguments: argparse.Namespace) -> list[dict[str, An
         exposed = statistics.mean(Exposure.of(one).top for one in compared(beside, tok, prompts, targets))
         cost = text.compare(beside)
         kept = int((next_token_log_probabilities(beside, tok, demo.UNRELATED).argmax(dim=-1) == said).sum())
+        again = requantized(model, tok, requests, hparams, edits)
         rows.append(
             {
                 "packed": kind,
@@ -121,6 +123,8 @@ def run(kind: str, tok: Any, arguments: argparse.Namespace) -> list[dict[str, An
                 "reached": f"{sum(one.reached for one in edits.outcomes)}/{len(edits.outcomes)}",
                 "with the adapter": found,
                 "in the unpacked model": in_the_unpacked_model(tok, edits),
+                "packed again": f"{sum(one.reached for one in again.outcomes)}/{len(again.outcomes)}",
+                "KL, packed again": text.compare(again.model).kl_median,
                 "exposure, top": exposed,
                 "KL median": cost.kl_median,
                 "top-1": cost.top1_agreement,
