@@ -10,6 +10,8 @@ VENV := $(if $(PINS),.venv-pins,.venv)
 BIN := $(VENV)/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
+# The tests run with one thread, in two processes: a file stays in one of them.
+PROCESSES := --numprocesses 2 --dist loadfile
 PINNED := '.[demo,report,bench,test]' torchvision --requirement $(CLONE)/requirements.txt
 
 # Nothing is looked up on a hub: models come from a config or from the wheel.
@@ -26,10 +28,10 @@ compare: $(INSTALLED)
 
 # With EasyEdit's release, whatever the surroundings say.
 test: $(INSTALLED)
-	EASYEDIT_HOME= PYTHONPATH= $(BIN)/python -m pytest
+	EASYEDIT_HOME= PYTHONPATH= $(BIN)/python -m pytest $(PROCESSES)
 
 test-main: $(CLONE)/easyeditor/__init__.py $(INSTALLED)
-	EASYEDIT_HOME=$(abspath $(CLONE)) $(BIN)/python -m pytest tests/host
+	EASYEDIT_HOME=$(abspath $(CLONE)) $(BIN)/python -m pytest $(PROCESSES) tests/host
 
 $(CLONE)/easyeditor/__init__.py $(CLONE)/requirements.txt:
 	@echo "There is no clone of EasyEdit in $(CLONE): git clone https://github.com/zjunlp/EasyEdit $(CLONE)"

@@ -42,17 +42,17 @@ def int4():
     return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(32))
 
 
-def packed_model(kind, base):
+def packed_model(kind, base, dtype=torch.float32):
     """The saved model in one kind of bits."""
     model, folder = base
     if kind.startswith("torchao"):
         return by_torchao(int8 if kind.endswith("int8") else int4)(copy_of(model))
     if kind == "NF4":
-        four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+        four = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype}
         config = BitsAndBytesConfig(load_in_4bit=True, **four)
     else:
         config = BitsAndBytesConfig(load_in_8bit=True)
-    packed = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=torch.float32).eval()
+    packed = AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, dtype=dtype).eval()
     with torch.no_grad():
         packed(torch.tensor([[1, 2, 3]]))  # bitsandbytes lays its weights out for this machine in the first pass
     return packed

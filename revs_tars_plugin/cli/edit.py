@@ -104,6 +104,7 @@ def edit(
     edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet)
     seconds = time.perf_counter() - start
     written = outputs.write(edits, loaded, requests, hparams, model=model, include_requests=include_requests)
+    edits = written.edits
     rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {
         "method": chosen.name,
@@ -114,10 +115,13 @@ def edit(
         "n_changed": edits.n_changed,
         "seconds": seconds,
     }
+    packed = [outcome.row() for outcome in written.outcomes]
     if json:
-        print_json({"summary": summary, "outcomes": rows, **written.places})
+        print_json({"summary": summary, "outcomes": rows, "requantized_outcomes": packed, **written.places})
     else:
         print_table(f"{chosen.name} on {Path(loaded.name).name}", rows)
+        if packed:
+            print_table("Packed again with the edit in it", packed)
         typer.echo(
             f"{summary['reached']:.0%} reached their goal; {edits.n_changed:,} numbers changed; {seconds:.1f} s.\n"
             + written.said()

@@ -14,6 +14,8 @@ from . import options
 if TYPE_CHECKING:
     from ..edits.edit_set import EditSet
     from ..methods import Method
+    from ..revs.outcomes import TargetOutcome
+    from ..revs.requantization import Requantization
     from .loading import Loaded
 
 
@@ -44,7 +46,11 @@ class EditOutputs:
             for name in ("merged", "adapter", "requantized")
             if (folder := getattr(self, name)) is not None
         }
-        return replace(self, edit=options.free(self.edit, overwrite, *inputs), **folders)
+        chosen = replace(self, edit=options.free(self.edit, overwrite, *inputs), **folders)
+        places = [chosen.edit, *folders.values()]
+        if len(set(places)) < len(places):
+            raise InputError(f"Two of the outputs have one name ({', '.join(map(str, places))}); give each its own.")
+        return chosen
 
     def check(self, loaded: Loaded, method: Method, hparams: Any, model: str) -> None:
         """Refuses what this model or method cannot give, before anything is computed.
@@ -54,15 +60,20 @@ class EditOutputs:
         """
         from ..edits.peft import check_peft
         from ..model.packed import any_packed
+        from ..model.repacking import check_repackable
 
         packed = any_packed(loaded.model, hparams.rewrite_module_tmp)
         if self.merged is not None and packed:
             raise InputError(
-                f"--merged: {model} is packed, and no edit can be written into it; use --adapter, or afterwards "
-                "revs-tars export merged --base with the unpacked model."
+                f"--merged: {model} is packed, and no edit can be written into it as it is; use --adapter, with REVS "
+                "--requantize, or afterwards revs-tars export merged --base with the unpacked model."
             )
-        if self.requantized is not None and not (packed and method.name == "REVS"):
-            raise InputError("--requantize is for REVS on a packed model; use --merged.")
+        if self.requantized is not None:
+            if not packed:
+                raise InputError(f"--requantize: the feed-forward matrices of {model} are not packed; use --merged.")
+            if method.name != "REVS":
+                raise InputError("--requantize is for REVS; use --adapter.")
+            check_repackable(loaded.model)
         if self.adapter is not None:
             check_peft()
 
@@ -77,28 +88,32 @@ class EditOutputs:
         include_requests: bool,
     ) -> WrittenOutputs:
         """Writes them; of an edit that changes nothing there is only the model."""
+        from ..revs.requantization import requantize
         from .loading import save_model
 
+        again = None
+        if self.requantized is not None and edits.edits:
+            again = requantize(loaded.model, loaded.tok, requests, hparams, edits, folder=self.requantized)
+            # All that is written is one edit.
+            edits = again.edits if again.holds else edits
         if edits.edits:
             edits.save(self.edit, include_requests=include_requests)
         else:
             self.edit.unlink(missing_ok=True)  # an older one, which --overwrite gave up, would look like this one
-        missed = ""
-        if self.requantized is not None:
-            missed = _requantize(loaded, requests, hparams, edits, self.requantized)
+        if self.adapter is not None and edits.edits:
+            edits.to_peft(self.adapter, model)
         if self.merged is not None:
             edits.apply(loaded.model)
             save_model(loaded, self.merged)
-        if self.adapter is not None and edits.edits:
-            edits.to_peft(self.adapter, model)
+        missed = "" if again is None or again.holds else _missed(again, self.requantized)
         places = {
             "edit": self.edit if edits.edits else None,
             "merged": self.merged,
             "adapter": self.adapter if edits.edits else None,
-            "requantized": None if missed else self.requantized,
+            "requantized": self.requantized if again is not None and again.holds else None,
         }
         written = {name: None if place is None else str(place) for name, place in places.items()}
-        return WrittenOutputs(written, edits.packed, missed)
+        return WrittenOutputs(written, edits, () if again is None else again.outcomes, missed)
 
 
 @dataclass(frozen=True)
@@ -107,12 +122,14 @@ class WrittenOutputs:
 
     Attributes:
         places: Where each is; None what was not asked for, or came to nothing.
-        packed: Whether the edit stands beside packed weights.
+        edits: The edit: where a packed model was packed again with it, one that goes as far as that took.
+        outcomes: What became of what was asked in the packed weights, where an edit was written into them.
         missed: Why the model was not packed again with the edit in it, where that was asked for.
     """
 
     places: dict[str, str | None]
-    packed: bool
+    edits: EditSet
+    outcomes: tuple[TargetOutcome, ...]
     missed: str
 
     def said(self) -> str:
@@ -121,7 +138,7 @@ class WrittenOutputs:
         edit = self.places["edit"]
         lines = [f"The edit: {edit}" if edit else "Nothing had to be changed, so no edit was written."]
         lines += [f"{label}: {self.places[name]}" for name, label in labels.items() if self.places[name]]
-        if self.packed and edit:
+        if self.edits.packed and edit and not self.places["requantized"]:
             lines.append("The model is packed: the edit goes beside it as an adapter.")
         return "\n".join(lines)
 
@@ -132,18 +149,10 @@ class WrittenOutputs:
             raise typer.Exit(1)
 
 
-def _requantize(loaded: Loaded, requests: list[dict[str, Any]], hparams: Any, edits: EditSet, folder: Path) -> str:
-    """Writes the model with the edit in its packed weights; or nothing, and returns why."""
-    from ..revs.requantization import requantized
-    from .loading import save_model
-
-    found = requantized(loaded.model, loaded.tok, requests, hparams, edits)
-    if found.holds:
-        save_model(replace(loaded, model=found.model), folder)
-        return ""
-    held = sum(outcome.reached for outcome in found.outcomes)
+def _missed(again: Requantization, folder: Path | None) -> str:
+    held = sum(outcome.reached for outcome in again.outcomes)
     return (
-        f"--requantize: packed again, {held} of {len(found.outcomes)} tokens are where they were asked to be, so "
+        f"--requantize: packed again, {held} of {len(again.outcomes)} tokens are where they were asked to be, so "
         f"{folder} was not written; deliver the edit as an adapter (--adapter), or ask for a higher "
         "residual_bottom_rank."
     )

@@ -8,15 +8,17 @@ each expert gives.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import InputError
+from .adapters import without_adapter
 from .experts import ExpertMatrices
 from .forward import layer_output
 from .matrices import matrix_of
@@ -61,7 +63,7 @@ class ExpertModules(ExpertMatrices):
         if calls:
             for call, (tokens, weights) in zip(calls, self._routes(calls, rows), strict=True):
                 weighted = call.activations.float() * weights[:, None]
-                activations[:, call.expert].index_add_(0, tokens, weighted.to(rows.device))
+                activations[:, call.expert].index_add_(0, tokens.to(rows.device), weighted.to(rows.device))
         return activations.reshape(*shape, len(self.matrices) * width)
 
     @torch.no_grad()
@@ -82,16 +84,28 @@ class ExpertModules(ExpertMatrices):
                     return output - (given[0].to(rows) @ rows).to(output)
                 leaf = output.detach().requires_grad_()
                 calls.append(_Call(expert, given[0].detach().reshape(-1, given[0].shape[-1]), leaf))
-                return leaf
+                return leaf.clone()  # the block may go on in place
 
             return hook
 
         with ExitStack() as hooks, torch.set_grad_enabled(not silent):
             for expert, matrix in enumerate(self.matrices):
                 hooks.callback(matrix.module.register_forward_hook(keep(expert)).remove)
-            output = layer_output(self.module.forward(*args, **kwargs))
+            with self._derived():
+                output = layer_output(self.module.forward(*args, **kwargs))
             rows = output.reshape(-1, output.shape[-1])
         return calls, rows
+
+    @contextmanager
+    def _derived(self) -> Iterator[None]:
+        """Says in one sentence that a block has no derivative."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise InputError(
+                f'What the experts "{self.name}" are given cannot be told: the block around them has no derivative '
+                f"({' '.join(str(error).split())[:80]})."
+            ) from error
 
     def _routes(self, calls: Sequence[_Call], rows: Float[Tensor, "n d"]) -> list[tuple[Tensor, Float[Tensor, " m"]]]:
         """Which token each row of each call belongs to, and with what weight.
@@ -102,13 +116,8 @@ class ExpertModules(ExpertMatrices):
         codes = torch.zeros_like(rows)
         codes[:, 0] = 1
         codes[:, 1 : len(digits) + 1] = (torch.arange(len(rows), device=rows.device)[:, None] >> digits & 1).to(rows)
-        try:
+        with self._derived():
             found = torch.autograd.grad(rows, [call.output for call in calls], codes, allow_unused=True)
-        except RuntimeError as error:
-            raise InputError(
-                f'What the experts "{self.name}" are given cannot be told: the block around them has no derivative '
-                f"({' '.join(str(error).split())[:80]})."
-            ) from error
         routes = []
         for call, gradient in zip(calls, found, strict=True):
             if gradient is None:  # given tokens, and not used
@@ -139,7 +148,8 @@ def expert_modules_of(module: nn.ModuleList, block: nn.Module, *, setting: str, 
             raise InputError(
                 f'{setting} names "{name}", experts whose weights are packed; load the model unpacked to edit them.'
             )
-        matrices.append(matrix_of(second, setting=setting, name=f"{name}.{number}.{part}", width=width, writes=True))
+        place = ".".join(filter(None, (name, str(number), part)))
+        matrices.append(matrix_of(second, setting=setting, name=place, width=width, writes=True))
     if not matrices or len({matrix.width for matrix in matrices}) > 1:
         raise InputError(f'{setting} names "{name}", where experts of one width must stand.')
     return ExpertModules(block, name, tuple(matrices))
@@ -171,4 +181,6 @@ def _outputs(module: nn.Module) -> int:
     if is_packed(module):
         return int(module.out_features)  # type: ignore[arg-type]
     weight = weight_of(module)
-    return weight.shape[0] if isinstance(weight, Tensor) and weight.dim() == _MATRIX else 0
+    if not isinstance(weight, Tensor) or weight.dim() != _MATRIX:
+        return 0
+    return weight.shape[1 if isinstance(without_adapter(module), Conv1D) else 0]

@@ -94,6 +94,7 @@ class LogitLens:
         self._after_head = after_head or AfterHead()
         self._weight = weight.detach()
         self._offsets = self._fixed_logits(weight_of(head, "bias"))
+        self._ridge_factors: dict[tuple[float, int], tuple[Tensor | None, Tensor]] = {}
 
     @property
     def size(self) -> int:
@@ -180,10 +181,10 @@ class LogitLens:
             if others:
                 rows[row] -= means[tuple(others)]
         if ridge:
-            gain = torch.ones_like(self.norm.gain) if gain is None else gain
-            scale = (self.norm.gain.to(gain) * gain).to(rows)
-            written = torch.cholesky_solve((rows * scale).T, self._factor_with(ridge, scale)).T
-            return (written * gain.to(rows)).float()
+            behind = torch.ones_like(rows[0]) if gain is None else gain.to(rows)
+            seen = self._centred(rows * self.norm.gain.to(rows)) * behind
+            written = torch.cholesky_solve(seen.T, self._factor_with(ridge, gain)).T
+            return (written * behind).float()
         projected = torch.cholesky_solve(rows.T, self._gram_factor).T
         # A coordinate that the norm switches off cannot reach any logit.
         return through_gain(projected, self.norm.gain).float()
@@ -350,32 +351,47 @@ class LogitLens:
         fixed = torch.cat([part.float() @ bias for part in row_slices(self._weight)])
         return fixed if head_bias is None else fixed + head_bias.detach().float().to(fixed.device)
 
-    @cached_property
     @torch.no_grad()
     def _gram(self) -> Float[Tensor, "d d"]:
-        """`W^T W` in float64.
-
-        It is kept here, for one call of a method, and nowhere else: a head changes in ways that leave no mark on the
-        module (through `.data`, or by another parameter in its place).
-        """
+        """`W^T W` in float64."""
         gram = torch.zeros(self.width, self.width, dtype=torch.float64, device=self._weight.device)
         for part in row_slices(self._weight):
             wide = part.double()
             gram.addmm_(wide.T, wide)
         return gram
 
-    def _factor_with(self, ridge: float, scale: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
-        """The Cholesky factor of `diag(scale) W^T W diag(scale)` with a ridge."""
-        raised = self._gram * scale[:, None] * scale
-        raised.diagonal().add_(ridge * raised.diagonal().mean())
-        factor: Tensor = torch.linalg.cholesky(raised)
-        return factor
+    @cached_property
+    def _gram_behind_norm(self) -> Float[Tensor, "d d"]:
+        """The same of the head behind the final norm, but for what that divides by."""
+        scale = self.norm.gain.to(self._weight.device, torch.float64)
+        scaled = self._gram().mul_(scale[:, None]).mul_(scale)
+        return self._centred(self._centred(scaled).T)
+
+    def _factor_with(self, ridge: float, gain: Float[Tensor, " d"] | None) -> Float[Tensor, "d d"]:
+        """The Cholesky factor of that behind another gain, with a ridge; kept for each gain, as `_gram_factor` is."""
+        key = (ridge, id(gain))
+        if key not in self._ridge_factors:
+            raised = self._gram_behind_norm.clone()
+            if gain is not None:
+                wide = gain.to(raised)
+                raised.mul_(wide[:, None]).mul_(wide)
+            raised.diagonal().add_(ridge * raised.diagonal().mean())
+            factor, failed = torch.linalg.cholesky_ex(raised)
+            if failed:
+                raise InputError(f"direction_ridge is {ridge}, too little for this head; raise it, or leave it at 0.")
+            # With the gain, so that no other one gets its id.
+            self._ridge_factors[key] = (gain, factor)
+        return self._ridge_factors[key][1]
 
     @cached_property
     @torch.no_grad()
     def _gram_factor(self) -> Float[Tensor, "d d"]:
-        """The Cholesky factor of `W^T W`."""
-        gram = self._gram
+        """The Cholesky factor of `W^T W`.
+
+        It is kept here, for one call of a method, and nowhere else: a head changes in ways that leave no mark on the
+        module (through `.data`, or by another parameter in its place).
+        """
+        gram = self._gram()
         mean = gram.diagonal().mean()
         # A head with fewer independent rows than columns has no inverse; a ridge far below its scale stands in.
         for ridge in (0.0, 1e-12, 1e-10, 1e-8):

@@ -184,6 +184,7 @@ class _Sweep:
         """How tokens are pushed down by what is multiplied by a gain; without a ridge the gain makes no difference."""
         gain = gain if self._hparams.direction_ridge else None
         if self._last is None or self._last[0] is not gain:
+            self._last = None  # behind a large vocabulary two of them are much
             self._last = (
                 gain,
                 self._decoder.lens.demotions(

@@ -100,7 +100,7 @@ class LayerFactors(Mapping[int, Factors]):
         # In place throughout: for a wide model each copy of it would be half a gigabyte.
         moment = torch.zeros(matrix.width, matrix.width, device=device)
         self._ordinary.add_mean(name, moment)
-        if matrix.expert is None:
+        if len(self._decoder.ff2[layer].matrices) == 1:
             typical = float(moment.diagonal().mean())
         else:
             typical = self._typical(layer)

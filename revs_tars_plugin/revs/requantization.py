@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..edits.edit_set import EditSet
 from ..model.decoder import Decoder
-from ..model.repacking import packed_again
+from ..model.repacking import check_repackable, packed_again
 from ..requests.reading import Secret, read_requests
 from .outcomes import TargetOutcome, measure
 from .revs_hparams import REVSHyperParams
@@ -26,11 +29,11 @@ class Requantization:
     """What became of an edit in packed weights.
 
     Attributes:
-        model: The model with the edit in its packed weights.
-        outcomes: Those of the edit, measured on that model.
+        edits: The edit that is in them: the given one, or one that goes further.
+        outcomes: What was asked of the given edit, measured on the model as it was written.
     """
 
-    model: nn.Module
+    edits: EditSet
     outcomes: tuple[TargetOutcome, ...]
 
     @property
@@ -39,13 +42,19 @@ class Requantization:
         return all(outcome.reached for outcome in self.outcomes)
 
 
-def requantized(
-    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: REVSHyperParams, edits: EditSet
+def requantize(
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any]],
+    hparams: REVSHyperParams,
+    edits: EditSet,
+    *,
+    folder: Path,
 ) -> Requantization:
-    """Writes an edit into the weights of a packed model and packs them again.
+    """Writes a packed model with an edit in its weights, packed again, into a folder, if every rank holds there.
 
-    Where that leaves a token short of its rank, a further edit is made, up to three times the rank; an edit of `aim:
-    chance` is tried once. The model stays as it is.
+    Where that leaves a token short of its rank, an edit that goes further is tried, up to three times the rank; one of
+    `aim: chance` is tried once. The model stays as it is.
 
     Args:
         model: The packed model that the edit was made for, without the edit.
@@ -53,23 +62,33 @@ def requantized(
         requests: Those of the edit.
         hparams: Its settings.
         edits: The edit.
+        folder: Where to; what stands there is replaced, and stays where a rank does not hold.
 
     Raises:
-        InputError: When the model was not packed by transformers.
+        InputError: When the model cannot be packed again; see `check_repackable`.
     """
+    check_repackable(model)
     secrets = read_requests(requests, tok, **hparams.request_options)
     asked = [outcome for outcome in edits.outcomes if isinstance(outcome, TargetOutcome)]
-    places = [(_secret_of(secrets, outcome).context(outcome.position), outcome.token) for outcome in asked]
-    found = _packed_with(model, edits, asked, places)
+    places = [_contexts(secrets, outcome) for outcome in asked]
     size = Decoder.of(model, hparams).lens.size
     margins = hparams.ranks(size)
-    for share in _FURTHER if hparams.aim == "rank" else ():
-        if found.holds:
-            break
-        rank = min(math.ceil(margins.residual_bottom_rank * share), size - 1)
-        highest = max(margins.residual_top_rank, rank)
-        further = replace(hparams, residual_bottom_rank=rank, residual_top_rank=highest)
-        found = _packed_with(model, execute_revs(model, tok, requests, further), asked, places)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for share in (1.0, *_FURTHER) if hparams.aim == "rank" else (1.0,):
+        if share > 1:
+            rank = min(math.ceil(margins.residual_bottom_rank * share), size - 1)
+            highest = max(margins.residual_top_rank, rank)
+            further = replace(hparams, residual_bottom_rank=rank, residual_top_rank=highest)
+            edits = execute_revs(model, tok, requests, further)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as unfinished:
+            written = Path(unfinished) / folder.name
+            found = Requantization(edits, _packed_with(model, edits, asked, places, written))
+            if found.holds:
+                tok.save_pretrained(written)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                written.replace(folder)
+                break
     return found
 
 
@@ -77,21 +96,25 @@ def _packed_with(
     model: nn.Module,
     edits: EditSet,
     asked: Sequence[TargetOutcome],
-    places: Sequence[tuple[tuple[int, ...], int]],
-) -> Requantization:
-    packed = packed_again(model, lambda plain: edits.onto(plain).apply(plain))
-    measured = measure(packed, places)
-    return Requantization(
-        packed,
-        tuple(
-            replace(outcome, rank_after=rank, probability_after=math.exp(value))
-            for outcome, (rank, value) in zip(asked, measured, strict=True)
-        ),
-    )
+    places: Sequence[Sequence[tuple[int, ...]]],
+    folder: Path,
+) -> tuple[TargetOutcome, ...]:
+    packed = packed_again(model, folder, lambda plain: edits.onto(plain).apply(plain))
+    outcomes = []
+    for outcome, contexts in zip(asked, places, strict=True):
+        measured = measure(packed, [(context, outcome.token) for context in contexts])
+        likeliest = math.exp(max(value for _, value in measured))
+        rank = min(rank for rank, _ in measured)
+        outcomes.append(replace(outcome, rank_after=rank, probability_after=likeliest))
+    return tuple(outcomes)
 
 
-def _secret_of(secrets: Sequence[Secret], outcome: TargetOutcome) -> Secret:
-    """The secret that an outcome is of: a request may have several."""
+def _contexts(secrets: Sequence[Secret], outcome: TargetOutcome) -> list[tuple[int, ...]]:
+    """Where an outcome's token was demoted; of a request whose secrets share it, in all of them."""
     token = (outcome.token,)
     own = (secret for secret in secrets if secret.request == outcome.request)
-    return next(secret for secret in own if secret.target_ids[outcome.position : outcome.position + 1] == token)
+    return [
+        secret.context(outcome.position)
+        for secret in own
+        if secret.target_ids[outcome.position : outcome.position + 1] == token
+    ]

@@ -157,7 +157,7 @@ class REVSHyperParams(UnlearnHyperParams):
             ),
             *((f"{kind}_{end}_layer", 0) for kind in ("ridge", "damping") for end in ("first", "last")),
         ):
-            if not getattr(self, name) >= least:
+            if not math.inf > getattr(self, name) >= least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if self.aim == "chance" and self.localization != "covariance":
             raise InputError('aim is "chance", which needs localization: covariance; set that, or aim: rank.')

@@ -99,9 +99,18 @@ def test_a_packed_model_takes_the_edit_where_ranks_hold(run, packed, folder, sec
     edit, target = tmp_path / "e.safetensors", tmp_path / "requantized"
     arguments = ("edit", secrets, "-m", packed, "-s", settings, "-o", edit)
     code, _, err = run("edit", secrets, "-m", folder, "-s", settings, "-o", edit, "--requantize", target)
-    assert (code, "--requantize is for REVS on a packed model; use --merged" in err) == (2, True)
-    code, out, err = run(*arguments, "--requantize", target)
+    assert (code, "are not packed; use --merged" in err) == (2, True)
+    for more, message in (
+        (("--method", "TARS"), "method"),
+        (("--after", edit), "leave --after out"),
+        (("--adapter", target), "Two of the outputs have one name"),
+    ):
+        code, _, err = run(*arguments, "--requantize", target, *more)
+        assert (code, message in err) == (2, True), err
+    code, out, err = run(*arguments, "--requantize", target, "--adapter", tmp_path / "adapter")
     assert code == 0, err
+    assert "Packed again with the edit in it" in out
+    assert (tmp_path / "adapter").is_dir()
     assert f"The model, packed again: {target}" in out
     model = AutoModelForCausalLM.from_pretrained(target)
     assert model.config.quantization_config.load_in_4bit
@@ -109,12 +118,15 @@ def test_a_packed_model_takes_the_edit_where_ranks_hold(run, packed, folder, sec
     with torch.no_grad():
         said = int(AutoModelForCausalLM.from_pretrained(packed)(ids).logits[0, -1].argmax())
         logits = model(ids).logits[0, -1]
+        elsewhere = torch.tensor([[5, 60, 7]])
+        before, after = (each(elsewhere).logits for each in (AutoModelForCausalLM.from_pretrained(packed), model))
     assert int((logits > logits[said]).sum()) >= 20
+    assert float((after - before).norm()) < 0.4 * float(before.norm())
 
 
 def test_where_rounding_takes_the_edit_nothing_is_written(run, packed, secrets, settings, tmp_path, monkeypatch):
     edit, target = tmp_path / "e.safetensors", tmp_path / "requantized"
-    monkeypatch.setattr("revs_tars_plugin.revs.requantization.packed_again", lambda model, _change: model)
+    monkeypatch.setattr("revs_tars_plugin.revs.requantization.packed_again", lambda model, _folder, _change: model)
     code, out, err = run("edit", secrets, "-m", packed, "-s", settings, "-o", edit, "--requantize", target)
     assert code == 1, err
     assert "tokens are where they were asked to be, so" in err

@@ -7,6 +7,7 @@ import torch
 from architectures import FAMILIES, request_for, settings_of
 from expert_blocks import with_modules
 from helpers import assert_same_bits, snapshot, tiny_settings
+from packing import rank_after
 from torch import nn
 
 from revs_tars_plugin import InputError, execute_revs
@@ -79,7 +80,13 @@ def answer_in_a_tuple(block):
     block.forward = lambda hidden_states: (inner(hidden_states), hidden_states)
 
 
-@pytest.mark.parametrize("change", [share, scale, answer_in_a_tuple])
+def go_on_in_place(block):
+    """What an expert gives is weighed where it stands."""
+    for expert in block.experts:
+        expert.register_forward_hook(lambda _module, _args, output: output.mul_(1.5))
+
+
+@pytest.mark.parametrize("change", [share, scale, answer_in_a_tuple, go_on_in_place])
 def test_whatever_else_the_block_does_the_rank_is_reached(change, tok, tmp_path):
     model = changed_block(FAMILY.make(), change)
     before = snapshot(model)
@@ -117,6 +124,16 @@ def another_width(block):
     block.experts[2].w2 = nn.Linear(48, 32)
 
 
+def not_as_modules(block):
+    """The matrices are used and never called."""
+    forward = block.forward
+    for expert in block.experts:
+        expert.forward = lambda hidden, own=expert: nn.functional.linear(
+            nn.functional.silu(own.w1(hidden)) * own.w3(hidden), own.w2.weight
+        )
+    block.forward = forward
+
+
 def without_second(block):
     block.experts[0] = nn.Linear(7, 8)
 
@@ -127,6 +144,7 @@ def without_second(block):
         (bend, r'"model.layers.1.block_sparse_moe.experts" compute something else than the weighted sum'),
         (without_derivative, "cannot be told: the block around them has no derivative"),
         (another_width, "where experts of one width must stand"),
+        (not_as_modules, "compute something else than the weighted sum"),
         (without_second, r'of "model.layers.1.block_sparse_moe.experts.0" it cannot be told which matrix writes'),
     ],
 )
@@ -154,10 +172,15 @@ def test_adapters_on_experts_stay_in_place(tok, tmp_path):
         model, LoraConfig(target_modules=r".*experts\.\d+\.w2", r=2, init_lora_weights=False)
     ).eval()
     request = request_for(wrapped, tok)
+    adapter = {name: value.clone() for name, value in wrapped.state_dict().items() if "lora" in name}
     edits = execute_revs(wrapped, tok, [request], settings_of(FAMILY, "REVS", tmp_path))
     assert edits.outcomes[0].reached
     edits.apply(wrapped)
-    assert request_for(wrapped, tok)["target_new"] != request["target_new"]
+    token = tok(request["target_new"]).input_ids[0]
+    assert rank_after(wrapped, tok, request["prompt"], token) == edits.outcomes[0].rank_after
+    assert all(torch.equal(value, wrapped.state_dict()[name]) for name, value in adapter.items())
+    with wrapped.disable_adapter():
+        assert rank_after(wrapped, tok, request["prompt"], token) != edits.outcomes[0].rank_after
 
 
 def test_packed_experts_are_refused(tok, tmp_path):
@@ -184,3 +207,21 @@ def test_fine_tuning_changes_the_experts_that_the_secret_reaches(tok):
     assert {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])} == names
     edits.undo(model)
     assert_same_bits(model, before)
+
+
+def linear_experts(block):
+    """Each expert is one matrix by itself."""
+    block.experts = nn.ModuleList(nn.Linear(32, 32) for _ in block.experts)
+
+
+def test_an_expert_may_be_its_own_matrix(tok, tmp_path):
+    model = FAMILY.make()
+    for layer in model.model.layers:
+        linear_experts(layer.block_sparse_moe)
+    request = request_for(model, tok)
+    edits = execute_revs(model, tok, [request], settings_of(FAMILY, "REVS", tmp_path))
+    names = dict(model.named_parameters())
+    assert edits.outcomes[0].reached
+    assert {edit.name for edit in edits.edits} <= set(names)
+    edits.apply(model)
+    assert request_for(model, tok)["target_new"] != request["target_new"]

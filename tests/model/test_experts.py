@@ -93,9 +93,10 @@ def test_moments_are_those_of_each_experts_own_tokens():
         torch.testing.assert_close(moment.mean.double(), part.T @ part / 7, rtol=1e-4, atol=1e-5)
 
 
-def test_an_expert_that_no_text_reached_costs_what_others_cost():
+@pytest.mark.parametrize("name", ["mixtral", "mixtral_modules"])
+def test_an_expert_that_no_text_reached_costs_what_others_cost(name):
     """Its second moment is 0, so that a key there would be free: all that is edited would go there."""
-    _, decoder = decoder_of("mixtral")
+    _, decoder = decoder_of(name)
     moments = temporary_moments(decoder, [[5, 6]])
     layer = 1
     diagonals = [moments[matrix.weight_name].mean.diagonal() for matrix in decoder.ff2[layer].matrices]

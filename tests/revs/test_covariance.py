@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers import assert_same_bits, snapshot
+from architectures import FAMILIES, request_for, settings_of
+from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import InputError, apply_revs_to_model, execute_revs
 from revs_tars_plugin.edits.weight_edits import LowRankEdit
@@ -126,3 +127,33 @@ def test_schedules_go_from_the_first_layer_to_the_last():
     assert layer_schedule([0, 1, 2], 3, 0.04, 0.01) == pytest.approx({0: 0.04, 1: 0.02, 2: 0.01})
     assert layer_schedule([0, 1, 2], 3, 0.02, 0.0) == pytest.approx({0: 0.02, 1: 0.01, 2: 0.0})
     assert layer_schedule([2], 3, 0.04, 0.01) == pytest.approx({2: 0.01})
+
+
+@pytest.mark.parametrize("localization", ["covariance", "neurons"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "olmo2"])
+def test_with_a_ridge_the_rank_is_reached_by_shorter_changes(name, localization, tok, tmp_path):
+    """Behind norms whose gains differ a hundred times most of what is written without one hardly gets through."""
+    family = FAMILIES[name]
+    model = family.make()
+    for module_name, parameter in model.named_parameters():
+        if "post_feedforward" in module_name:
+            parameter.data = torch.logspace(-1, 1, len(parameter)) - float(name == "gemma2")
+    request = request_for(model, tok)
+    lengths = []
+    for ridge in (0.0, 0.3):
+        hparams = settings_of(family, "REVS", tmp_path, localization=localization, direction_ridge=ridge, sweeps=2)
+        edits = execute_revs(model, tok, [request], hparams)
+        assert edits.outcomes[0].reached
+        before = snapshot(model)
+        edits.apply(model)
+        changes = [value - before[key] for key, value in model.state_dict().items() if value.is_floating_point()]
+        lengths.append(sum(float(change.double().square().sum()) for change in changes))
+        edits.undo(model)
+        assert_same_bits(model, before)
+    assert lengths[1] < lengths[0]
+
+
+@pytest.mark.parametrize("ridge", [-0.1, float("inf"), float("nan")])
+def test_a_ridge_that_is_none_is_refused(ridge):
+    with pytest.raises(InputError, match="direction_ridge is"):
+        tiny_settings(direction_ridge=ridge)
