@@ -18,8 +18,8 @@ BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 70
 
 app = typer.Typer(
     help="Make a language model forget: secrets (REVS) or whole concepts (TARS), by editing weights, without training.",
-    epilog="Exit codes: 0 done; 1 a goal of --require was not met; 2 bad input, said in one sentence. "
-    "Secrets are read from files or standard input and shown masked.",
+    epilog="Exit codes: 0 done; 1 a goal of --require was not met, or a rank of --requantize; 2 bad input, said in one "
+    "sentence. Secrets are read from files or standard input and shown masked.",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )

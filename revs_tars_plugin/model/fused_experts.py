@@ -90,8 +90,8 @@ def fused_experts_of(module: nn.Module, *, setting: str, name: str, width: int) 
         width: d, the width of the residual space.
 
     Raises:
-        InputError: When they carry an adapter, are packed, on the meta device, of another
-            shape, or hold NaN or Inf.
+        InputError: When they carry an adapter, are packed, on the meta device, of another shape, or hold NaN or Inf; or
+            do not say what stands between their matrices, or which of them are chosen.
     """
     if adapts_parameter(module):
         raise InputError(
