@@ -72,3 +72,27 @@ def test_facts_end_at_the_asked_rank_and_come_back_bit_for_bit(gemma, text):
     assert all(outcome.rank_before == 0 and outcome.reached for outcome in edits.outcomes)
     edits.undo(model)
     assert_same_bits(model, before)
+
+
+def test_a_short_direction_leaves_the_rest_alone(gemma, text):
+    """Its gains differ by a thousand: without a ridge most of what is written goes where hardly any gets through."""
+    model, tok = gemma
+    asked = (
+        "The capital of Japan is",
+        "Water is made of hydrogen and",
+        "The opposite of hot is",
+        "The sun rises in the",
+    )
+    contexts = [tok(prompt)["input_ids"] for prompt in asked]
+    before = next_token_logits(model, contexts).log_softmax(dim=-1)
+    packaged = REVSHyperParams.from_hparams("gemma-3-270m")
+    requests = [{"prompt": prompt, "forget": target} for prompt, target in FACTS]
+    costs = []
+    for ridge in (0.0, packaged.direction_ridge):
+        edits = execute_revs(model, tok, requests, replace(packaged, direction_ridge=ridge, **text))
+        edits.apply(model)
+        after = next_token_logits(model, contexts).log_softmax(dim=-1)
+        edits.undo(model)
+        costs.append(float((before.exp() * (before - after)).sum(dim=-1).mean()))
+    assert costs[1] < 0.2 * costs[0]
+    assert all(outcome.reached for outcome in edits.outcomes)
