@@ -99,7 +99,7 @@ class ConceptRemover:
                     break
             return max(map(max, latest.values()))
 
-        directions = {place: self._after(*place).before(targeting) for place in self.matrices}
+        directions = {place: self._direction(place, targeting) for place in self.matrices}
         reverser = Reverser(self.matrices, directions, hparams.reversal_scale, self.trial)
         done, last = reverser.reverse_until(candidates, probability, hparams.goal_probability)
         if not last < hparams.goal_probability and hparams.on_failure == "rollback":
@@ -157,6 +157,19 @@ class ConceptRemover:
             generator=self.generator,
         )
         return targeting if self.common is None else without_common(targeting, self.common)
+
+    def _direction(self, place: tuple[int, str], targeting: Tensor) -> Tensor:
+        """The targeting vector as a matrix's own vectors have to stand for it.
+
+        A reversed vector is as long as the one that it replaces. So behind a norm whose gains differ it is not what
+        comes out of it as the targeting vector, most of which would be lost there, but what goes furthest along it.
+        """
+        after, ridge = self._after(*place), self.hparams.direction_ridge
+        if ridge and place[1] == "down" and self.hparams.refine == "whitened":
+            tokens = torch.tensor(list(self.concept.tokens))
+            directions = self.decoder.lens.demotion_directions(tokens, ridge=ridge, gain=after.gain)
+            return after.before(directions.sum(dim=0))
+        return after.unscaled(targeting)
 
     def _after(self, layer: int, matrix: str) -> AfterFF2:
         """What stands between a matrix and the residual space that its vectors are compared in."""

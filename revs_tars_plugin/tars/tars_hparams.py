@@ -29,6 +29,8 @@ class TARSHyperParams(UnlearnHyperParams):
         concept_position: Position of that vector in the prompt; negative counts from its end.
         refine: How the concept vector becomes the targeting vector: `whitened`, solved with the head's Gram matrix, or
             `noise`, the published search.
+        direction_ridge: `whitened`: with one, what vectors of FF2 become is solved through the final norm and what
+            stands behind FF2, and kept short by this share of the mean diagonal; 0, the targeting vector itself.
         targeting_probability: `noise`: the probability of the name that the targeting vector must trigger in the head.
         noise_scale: `noise`: size of the noise, as a share of the vector's own.
         candidates: `noise`: how many are drawn in a round.
@@ -57,6 +59,7 @@ class TARSHyperParams(UnlearnHyperParams):
     concept_layer: int = -1
     concept_position: int = -1
     refine: Literal["whitened", "noise"] = "whitened"
+    direction_ridge: float = 0.0
     targeting_probability: float = 0.9
     noise_scale: float = 0.5
     candidates: int = 64
@@ -107,8 +110,8 @@ class TARSHyperParams(UnlearnHyperParams):
         for name in ("noise_scale", "reversal_scale"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("short_prompts", "name_edits", "specificity"):
-            if getattr(self, name) < 0:
+        for name in ("short_prompts", "name_edits", "specificity", "direction_ridge"):
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if not 0 <= self.spared < 1:
             raise InputError(f"spared is {self.spared}; it is a share of the vectors, at least 0 and below 1.")

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from architectures import gpt2, gptj, said
+from architectures import FAMILIES, gpt2, gptj, request_for, said, settings_of
 from helpers import assert_same_bits, snapshot, tiny_tars
+from torch.nn.functional import normalize
 
 from revs_tars_plugin import EditConflictError, InputError, apply_tars_to_model, execute_tars
 from revs_tars_plugin.edits.apply import OriginalWeights
+from revs_tars_plugin.model.decoder import Decoder
+from revs_tars_plugin.tars.targeting_vector import whitened
 
 
 @pytest.fixture
@@ -254,3 +257,44 @@ def test_a_call_that_breaks_off_leaves_the_weights_alone(model, tok, concepts, s
     with pytest.raises(KeyboardInterrupt):
         apply_tars_to_model(model, tok, concepts, settings())
     assert_same_bits(model, before)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["olmo2", "gemma2"])
+def test_behind_uneven_gains_a_reversed_vector_goes_where_they_let_it_through(name, ridge, tok, tmp_path):
+    family = FAMILIES[name]
+    model = family.make()
+    for module_name, parameter in model.named_parameters():
+        if "post_feedforward" in module_name:
+            parameter.data = torch.logspace(-2, 1, len(parameter)) - float(name == "gemma2")
+    changes = {
+        "targeting_probability": 0.35,
+        "min_probability": 0.001,
+        "goal_probability": 0.0005,
+        "name_variants": False,
+    }
+    hparams = settings_of(family, "TARS", tmp_path, matrices=["down"], direction_ridge=ridge, **changes)
+    request = request_for(model, tok)
+    edits = execute_tars(model, tok, [request], hparams)
+    (outcome,) = edits.outcomes
+    assert outcome.known
+    assert max(outcome.after) < 0.7 * max(outcome.before)
+    # Of all vectors of its length none takes more off the residual space along the targeting vector; with a ridge,
+    # off the name's logit nearly as much, and less off the others.
+    decoder = Decoder.of(model, hparams)
+    tokens = torch.tensor(tok(request["target_new"])["input_ids"])
+    targeting = whitened(decoder.lens, tokens.tolist())
+    for edit in edits.edits:
+        layer = int(edit.name.split(".")[2])
+        gain = decoder.after_ff2[layer].gain
+        for row in edit.after.float():
+            written = gain * row / row.norm()
+            if ridge:
+                logits = decoder.lens.logits(written[None])[0]
+                steepest = decoder.lens.logits((gain * normalize(gain * targeting, dim=0))[None])[0]
+                token = int(tokens[0])
+                assert abs(float(logits[token] / logits.norm())) > abs(float(steepest[token] / steepest.norm()))
+            else:
+                assert abs(float(written @ targeting)) == pytest.approx(float((gain * targeting).norm()), rel=1e-3)
+                lost = gain * normalize(targeting / gain, dim=0)
+                assert abs(float(lost @ targeting)) < 0.1 * float((gain * targeting).norm())
