@@ -158,3 +158,20 @@ def test_what_is_no_linear_map_is_refused_and_everything_is_put_back(base, tok, 
         assert isinstance(packed.get_submodule(FF2.format(0)), SpreadLinear)
         raise KeyboardInterrupt
     assert not any(isinstance(module, SpreadLinear) for module in packed.modules())
+
+
+@pytest.mark.parametrize("kind", ["NF4", "int8", "torchao int8"])
+@torch.no_grad()
+def test_a_bias_is_no_part_of_the_weight(kind, base):
+    module = packed_model(kind, base).get_submodule(FF2.format(1))
+    plain = spread_out(module, "ff2", torch.float32)
+    module.bias = nn.Parameter(torch.randn(64))
+    weight = spread_out(module, "ff2", torch.float32)
+    assert float((weight - plain).norm()) < 0.02 * float(plain.norm())
+    spread = SpreadLinear(module, weight)
+    inputs = torch.randn(1, 6, 128)
+    expected = module(inputs)
+    assert torch.equal(spread(inputs), expected)
+    spread.weight.add_(0.1)
+    added = spread(inputs) - expected
+    torch.testing.assert_close(added, (0.1 * inputs.sum(dim=-1, keepdim=True)).expand_as(added), atol=0.02, rtol=0.02)
