@@ -161,6 +161,15 @@ FAMILIES = {
 }
 
 
+def with_uneven_gains(family, low, high):
+    """Builds a family with gains behind FF2, where it has any, that differ from 10^low to 10^high."""
+    model = family.make()
+    for name, parameter in model.named_parameters():
+        if "post_feedforward" in name:  # Gemma counts its gains from 1
+            parameter.data = torch.logspace(low, high, len(parameter)) - float(family.kind is hf.Gemma2ForCausalLM)
+    return model
+
+
 def wide_llama():
     """A Llama that is wide enough for kernels of four bits."""
     family = FAMILIES["llama"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..edits.edit_set import EditSet
 from ..model.decoder import Decoder
-from ..model.repacking import check_repackable, packed_again
+from ..model.repacking import packed_again
 from ..requests.reading import Secret, read_requests
 from .outcomes import TargetOutcome, measure
 from .revs_hparams import REVSHyperParams
@@ -65,9 +65,8 @@ def requantize(
         folder: Where to; what stands there is replaced, and stays where a rank does not hold.
 
     Raises:
-        InputError: When the model cannot be packed again; see `check_repackable`.
+        InputError: When the model cannot be packed again; see `packed_again`.
     """
-    check_repackable(model)
     secrets = read_requests(requests, tok, **hparams.request_options)
     asked = [outcome for outcome in edits.outcomes if isinstance(outcome, TargetOutcome)]
     places = [_contexts(secrets, outcome) for outcome in asked]
@@ -100,12 +99,12 @@ def _packed_with(
     folder: Path,
 ) -> tuple[TargetOutcome, ...]:
     packed = packed_again(model, folder, lambda plain: edits.onto(plain).apply(plain))
+    pairs = [(context, outcome.token) for outcome, own in zip(asked, places, strict=True) for context in own]
+    measured = iter(measure(packed, pairs))
     outcomes = []
-    for outcome, contexts in zip(asked, places, strict=True):
-        measured = measure(packed, [(context, outcome.token) for context in contexts])
-        likeliest = math.exp(max(value for _, value in measured))
-        rank = min(rank for rank, _ in measured)
-        outcomes.append(replace(outcome, rank_after=rank, probability_after=likeliest))
+    for outcome, own in zip(asked, places, strict=True):
+        ranks, values = zip(*(next(measured) for _ in own), strict=True)
+        outcomes.append(replace(outcome, rank_after=min(ranks), probability_after=math.exp(max(values))))
     return tuple(outcomes)
 
 

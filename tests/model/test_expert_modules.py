@@ -126,12 +126,10 @@ def another_width(block):
 
 def not_as_modules(block):
     """The matrices are used and never called."""
-    forward = block.forward
     for expert in block.experts:
         expert.forward = lambda hidden, own=expert: nn.functional.linear(
             nn.functional.silu(own.w1(hidden)) * own.w3(hidden), own.w2.weight
         )
-    block.forward = forward
 
 
 def without_second(block):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import FAMILIES, request_for, settings_of
+from architectures import FAMILIES, request_for, settings_of, with_uneven_gains
 from helpers import assert_same_bits, snapshot, tiny_settings
 
 from revs_tars_plugin import InputError, apply_revs_to_model, execute_revs
@@ -134,10 +134,7 @@ def test_schedules_go_from_the_first_layer_to_the_last():
 def test_with_a_ridge_the_rank_is_reached_by_shorter_changes(name, localization, tok, tmp_path):
     """Behind norms whose gains differ a hundred times most of what is written without one hardly gets through."""
     family = FAMILIES[name]
-    model = family.make()
-    for module_name, parameter in model.named_parameters():
-        if "post_feedforward" in module_name:
-            parameter.data = torch.logspace(-1, 1, len(parameter)) - float(name == "gemma2")
+    model = with_uneven_gains(family, -1, 1)
     request = request_for(model, tok)
     lengths = []
     for ridge in (0.0, 0.3):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import FAMILIES, gpt2, gptj, request_for, said, settings_of
+from architectures import FAMILIES, gpt2, gptj, request_for, said, settings_of, with_uneven_gains
 from helpers import assert_same_bits, snapshot, tiny_tars
 from torch.nn.functional import normalize
 
@@ -263,10 +263,7 @@ def test_a_call_that_breaks_off_leaves_the_weights_alone(model, tok, concepts, s
 @pytest.mark.parametrize("name", ["olmo2", "gemma2"])
 def test_behind_uneven_gains_a_reversed_vector_goes_where_they_let_it_through(name, ridge, tok, tmp_path):
     family = FAMILIES[name]
-    model = family.make()
-    for module_name, parameter in model.named_parameters():
-        if "post_feedforward" in module_name:
-            parameter.data = torch.logspace(-2, 1, len(parameter)) - float(name == "gemma2")
+    model = with_uneven_gains(family, -2, 1)
     changes = {
         "targeting_probability": 0.35,
         "min_probability": 0.001,
