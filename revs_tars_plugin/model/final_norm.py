@@ -31,6 +31,10 @@ class NormGeometry:
     centres: bool
     epsilon: float
 
+    def centred(self, vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """Returns vectors without their means, where the norm takes these off first."""
+        return vectors - vectors.mean(dim=-1, keepdim=True) if self.centres else vectors
+
 
 def through_gain(directions: Float[Tensor, "*batch d"], gain: Float[Tensor, " d"]) -> Float[Tensor, "*batch d"]:
     """Returns what becomes these directions behind a gain; nothing where it switches a coordinate off.

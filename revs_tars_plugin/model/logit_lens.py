@@ -1,15 +1,9 @@
-"""The logit lens: hidden space <-> logits, ranks, and the direction along which a token is demoted.
-
-With the head `W` (V x d) and the gain `g` of the final RMSNorm, lowering one logit of a projected vector and projecting
-it back with the pseudo-inverse moves the vector along one fixed direction, because
-`pinv(W) (W z - c e_t) = z - c (W^T W)^-1 W[t]`. One Cholesky factor of the d x d Gram matrix serves every token.
-"""
+"""The logit lens: hidden space <-> logits, ranks, and the step that demotes a token; see `DemotionDirections`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +12,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .after_ff2 import Branches
 from .after_head import AfterHead
-from .final_norm import NormGeometry, probe_norm, through_gain
+from .demotion_directions import DemotionDirections
+from .final_norm import NormGeometry, probe_norm
 from .moving_logits import MovingLogits
 from .offloaded import weight_of
 from .rank_steps import (
@@ -94,7 +89,7 @@ class LogitLens:
         self._after_head = after_head or AfterHead()
         self._weight = weight.detach()
         self._offsets = self._fixed_logits(weight_of(head, "bias"))
-        self._ridge_factors: dict[tuple[float, int], tuple[Tensor | None, Tensor]] = {}
+        self.directions = DemotionDirections(self._weight, self.norm)
 
     @property
     def size(self) -> int:
@@ -139,55 +134,14 @@ class LogitLens:
         ridge: float = 0.0,
         gain: Float[Tensor, " d"] | None = None,
     ) -> Demotions:
-        """Returns how tokens are pushed down: `demotion_directions`, and what comes of them; see there."""
-        directions = self.demotion_directions(tokens, alternatives, ridge=ridge, gain=gain)
+        """Returns how tokens are pushed down: `DemotionDirections.of`, and what comes of them; see there."""
+        directions = self.directions.of(tokens, alternatives, ridge=ridge, gain=gain)
         return self.along(tokens, directions)
 
     def along(self, tokens: Int[Tensor, " n"], directions: Float[Tensor, "n d"]) -> Demotions:
         """Returns how tokens are pushed down along directions that are known."""
         tokens, directions = (values.to(self._weight.device) for values in (tokens, directions))
         return Demotions(tokens=tokens, directions=directions, responses=self._numerators(directions))
-
-    def demotion_directions(
-        self,
-        tokens: Int[Tensor, " n"],
-        alternatives: Sequence[Sequence[int]] = (),
-        *,
-        ridge: float = 0.0,
-        gain: Float[Tensor, " d"] | None = None,
-    ) -> Float[Tensor, "n d"]:
-        """Solves for the directions that lower the logits of tokens (REVS, section 3: edit and project back), float32.
-
-        With `A` from what is written to logits, `(A^T A + ridge)^-1 A^T e_t`: without a ridge it moves the one logit
-        and as little else as possible, however long it is; the larger the ridge, the shorter.
-
-        Args:
-            tokens: Their ids.
-            alternatives: For each token the ids of others, any of which may occur several times: their mean logit rises
-                as much as the token's own falls, so that all of them together stay where they are. None of them where
-                that is empty.
-            ridge: As a share of the mean diagonal of `A^T A`.
-            gain: What multiplies each coordinate of what is written on its way to the residual space; 1 by default.
-        """
-        tokens = tokens.to(self._weight.device)
-        rows = self._weight[tokens].double()
-        # Many tokens share their alternatives.
-        means = {
-            others: self._weight[torch.tensor(others, device=rows.device)].double().mean(dim=0)
-            for others in {tuple(others) for others in alternatives}
-            if others
-        }
-        for row, others in enumerate(alternatives):
-            if others:
-                rows[row] -= means[tuple(others)]
-        if ridge:
-            behind = torch.ones_like(rows[0]) if gain is None else gain.to(rows)
-            seen = self._centred(rows * self.norm.gain.to(rows)) * behind
-            written = torch.cholesky_solve(seen.T, self._factor_with(ridge, gain)).T
-            return (written * behind).float()
-        projected = torch.cholesky_solve(rows.T, self._gram_factor).T
-        # A coordinate that the norm switches off cannot reach any logit.
-        return through_gain(projected, self.norm.gain).float()
 
     def steps_to_rank(
         self,
@@ -288,7 +242,7 @@ class LogitLens:
 
     def _moving(self, hidden: Tensor, demotions: Demotions, numerators: Tensor) -> MovingLogits:
         """The full logits along the directions, as precise as the vectors' numerators."""
-        vectors, directions = self._centred(hidden.double()), self._centred(demotions.directions.double())
+        vectors, directions = self.norm.centred(hidden.double()), self.norm.centred(demotions.directions.double())
         own, mixed, other = (
             (a * b).mean(dim=-1) for a, b in ((vectors, vectors), (vectors, directions), (directions, directions))
         )
@@ -302,7 +256,7 @@ class LogitLens:
 
     def _behind_norm(self, branches: Branches, demotions: Demotions, dtype: torch.dtype) -> MovingLogits:
         """The full logits where it is FF2's output, behind a norm, that takes the steps."""
-        parts = [self._centred(part.double()) for part in (branches.fixed, branches.moving, demotions.directions)]
+        parts = [self.norm.centred(part.double()) for part in (branches.fixed, branches.moving, demotions.directions)]
         products = {(i, j): (parts[i] * parts[j]).mean(dim=-1) for i in range(3) for j in range(i, 3)}
 
         def share_at(steps: Tensor) -> Tensor:
@@ -332,15 +286,14 @@ class LogitLens:
         """Whether something is added to the logits whatever the vector, so that its length matters to ranks."""
         return self._offsets is not None
 
-    def _centred(self, vectors: Tensor) -> Tensor:
-        return vectors - vectors.mean(dim=-1, keepdim=True) if self.norm.centres else vectors
-
     def scale(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Returns what the norm divides each vector by."""
-        return (self._centred(hidden.float()).square().mean(dim=-1) + self.norm.epsilon).sqrt()
+        return (self.norm.centred(hidden.float()).square().mean(dim=-1) + self.norm.epsilon).sqrt()
 
     def _numerators(self, hidden: Float[Tensor, "n d"]) -> Float[Tensor, "n vocabulary"]:
-        scaled = self._centred(hidden.to(self._weight.device, torch.float32)) * self.norm.gain.to(self._weight.device)
+        scaled = self.norm.centred(hidden.to(self._weight.device, torch.float32)) * self.norm.gain.to(
+            self._weight.device
+        )
         return torch.cat([scaled @ part.float().T for part in row_slices(self._weight)], dim=-1)
 
     def _fixed_logits(self, head_bias: Tensor | None) -> Float[Tensor, " vocabulary"] | None:
@@ -350,58 +303,6 @@ class LogitLens:
             return None
         fixed = torch.cat([part.float() @ bias for part in row_slices(self._weight)])
         return fixed if head_bias is None else fixed + head_bias.detach().float().to(fixed.device)
-
-    @torch.no_grad()
-    def _gram(self) -> Float[Tensor, "d d"]:
-        """`W^T W` in float64."""
-        gram = torch.zeros(self.width, self.width, dtype=torch.float64, device=self._weight.device)
-        for part in row_slices(self._weight):
-            wide = part.double()
-            gram.addmm_(wide.T, wide)
-        return gram
-
-    @cached_property
-    def _gram_behind_norm(self) -> Float[Tensor, "d d"]:
-        """The same of the head behind the final norm, but for what that divides by."""
-        scale = self.norm.gain.to(self._weight.device, torch.float64)
-        scaled = self._gram().mul_(scale[:, None]).mul_(scale)
-        return self._centred(self._centred(scaled).T)
-
-    def _factor_with(self, ridge: float, gain: Float[Tensor, " d"] | None) -> Float[Tensor, "d d"]:
-        """The Cholesky factor of that behind another gain, with a ridge; kept for each gain, as `_gram_factor` is."""
-        key = (ridge, id(gain))
-        if key not in self._ridge_factors:
-            raised = self._gram_behind_norm.clone()
-            if gain is not None:
-                wide = gain.to(raised)
-                raised.mul_(wide[:, None]).mul_(wide)
-            raised.diagonal().add_(ridge * raised.diagonal().mean())
-            factor, failed = torch.linalg.cholesky_ex(raised)
-            if failed:
-                raise InputError(f"direction_ridge is {ridge}, too little for this head; raise it, or leave it at 0.")
-            # With the gain, so that no other one gets its id.
-            self._ridge_factors[key] = (gain, factor)
-        return self._ridge_factors[key][1]
-
-    @cached_property
-    @torch.no_grad()
-    def _gram_factor(self) -> Float[Tensor, "d d"]:
-        """The Cholesky factor of `W^T W`.
-
-        It is kept here, for one call of a method, and nowhere else: a head changes in ways that leave no mark on the
-        module (through `.data`, or by another parameter in its place).
-        """
-        gram = self._gram()
-        mean = gram.diagonal().mean()
-        # A head with fewer independent rows than columns has no inverse; a ridge far below its scale stands in.
-        for ridge in (0.0, 1e-12, 1e-10, 1e-8):
-            raised = gram.clone()
-            raised.diagonal().add_(ridge * mean)
-            factor: Tensor
-            factor, failed = torch.linalg.cholesky_ex(raised)
-            if not failed:
-                return factor
-        raise InputError("The head's Gram matrix is singular; are its weights initialised?")
 
 
 def _unlikeliness(logits: Float[Tensor, "n vocabulary"], tokens: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

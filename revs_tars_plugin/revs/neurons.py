@@ -63,7 +63,7 @@ class NeuronLocalization:
         for layer, after in after_ff2.items():
             place = layer if ridge and after.gain is not None else -1
             if place not in solved:
-                directions = self.decoder.lens.demotion_directions(torch.tensor(tokens), ridge=ridge, gain=after.gain)
+                directions = self.decoder.lens.directions.of(torch.tensor(tokens), ridge=ridge, gain=after.gain)
                 solved[place] = dict(zip(tokens, torch.split(directions, 1), strict=True))
             found[layer] = solved[place]
         return found

@@ -167,7 +167,7 @@ class ConceptRemover:
         after, ridge = self._after(*place), self.hparams.direction_ridge
         if ridge and place[1] == "down" and self.hparams.refine == "whitened":
             tokens = torch.tensor(list(self.concept.tokens))
-            directions = self.decoder.lens.demotion_directions(tokens, ridge=ridge, gain=after.gain)
+            directions = self.decoder.lens.directions.of(tokens, ridge=ridge, gain=after.gain)
             return after.before(directions.sum(dim=0))
         return after.unscaled(targeting)
 
