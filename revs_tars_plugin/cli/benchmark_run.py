@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import typer
 
 from ..errors import InputError, did_you_mean
 from ..formatting import markdown_table, readable
+from .benchmark_rows import BenchmarkRows, conditions_of, file_name, files_in
 from .session import check_goals, print_json, print_table
 from .taught_model import taught_model
 
@@ -68,7 +69,7 @@ def run_benchmark(
         title: The heading of the table.
     """
     from ..report.results import result, write_result
-    from ..yardsticks import RETAIN_ONLY, side_by_side, write_open_unlearning
+    from ..yardsticks import RETAIN_ONLY, UNEDITED, side_by_side, write_open_unlearning
     from .loading import checkpoint, load_model, ordinary_chunks
 
     names = _methods(options, ours)
@@ -100,6 +101,14 @@ def run_benchmark(
     chunks = ordinary_chunks(loaded, options.text, options.seed or 0, progress=not options.quiet)
     rows, gold = [], None
     figures: dict[str, dict[str, float]] = {}
+    kept, measured = None, {}
+    # What a row alone depends on, beside what all do.
+    settings = dict.fromkeys((RETAIN_ONLY, UNEDITED), "") | {name: _settings_of(name, options) for name in ways}
+    if options.output is not None:
+        places = [files_in(learned), files_in(retain_only)]
+        conditions = conditions_of(title, benchmark.split, chunks, options.seed, options.device, *places)
+        kept = BenchmarkRows(options.output, conditions)
+        measured = kept.read(settings)
     for row in side_by_side(
         loaded.model,
         never_learned.model if never_learned is not None else None,
@@ -108,13 +117,16 @@ def run_benchmark(
         ways,
         text=chunks,
         seed=options.seed or 0,
+        measured=measured,
     ):
         rows.append(row)
         gold = row if row.name == RETAIN_ONLY else gold
         figures = {done.name: done.figures(gold, benchmark.compared) for done in rows}
         if options.output is not None:
             if row.scores:
-                write_open_unlearning(options.output / _file_name(row.name), benchmark.name, row.scores)
+                write_open_unlearning(options.output / file_name(row.name), benchmark.name, row.scores)
+            if kept is not None and row.name not in measured:
+                kept.write(row, settings[row.name])
             content = {
                 "benchmark": benchmark.name,
                 "title": title,
@@ -129,18 +141,23 @@ def run_benchmark(
         if row.error:
             _say(f"{row.name}: failed ({row.error})")
         elif not options.quiet:
-            _say(f"{row.name}: measured")
-    measured = list(dict.fromkeys(name for row in figures.values() for name in row))
-    if options.json:
-        print_json(figures)
-    elif options.markdown:
-        cells = [[name, *(readable(row.get(name)) for row in figures.values())] for name in measured]
-        typer.echo("\n".join(markdown_table(["", *figures], cells)))
-    else:
-        print_table(title, [{"": name, **{row: figures[row].get(name) for row in figures}} for name in measured])
+            _say(f"{row.name}: {'taken from ' + str(options.output) if row.name in measured else 'measured'}")
+    _print(figures, title, options)
     check_goals(
         options.require, {f"{row}.{name}": value for row, found in figures.items() for name, value in found.items()}
     )
+
+
+def _print(figures: Mapping[str, Mapping[str, float]], title: str, options: BenchmarkOptions) -> None:
+    """Prints a column a row of the benchmark, as JSON, Markdown or a table."""
+    metrics = list(dict.fromkeys(name for row in figures.values() for name in row))
+    if options.json:
+        print_json(figures)
+    elif options.markdown:
+        cells = [[name, *(readable(row.get(name)) for row in figures.values())] for name in metrics]
+        typer.echo("\n".join(markdown_table(["", *figures], cells)))
+    else:
+        print_table(title, [{"": name, **{row: figures[row].get(name) for row in figures}} for name in metrics])
 
 
 def _methods(options: BenchmarkOptions, ours: str) -> list[str]:
@@ -265,8 +282,11 @@ class _Edited:
         execute(model, self._tok, self._requests, self._hparams).apply_beside(model)
 
 
-def _file_name(row: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-.=" else "-" for letter in row)
+def _settings_of(row: str, options: BenchmarkOptions) -> str:
+    """What one row depends on: its name tells the method, its settings and rate; a YAML's content may change."""
+    settings = Path(row.partition(_WITH)[2])
+    content = settings.read_text(encoding="utf-8") if settings.suffix and settings.is_file() else ""
+    return repr((row, list(options.changes), content))
 
 
 def _say(text: str) -> None:

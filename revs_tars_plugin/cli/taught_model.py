@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .benchmark_rows import files_in
+
 if TYPE_CHECKING:
     from ..yardsticks import Record
 
@@ -37,7 +39,7 @@ def taught_model(
     """
     # The last name is the base's: EasyEdit and the settings go by it.
     last = Path(base).name
-    content = repr((base, _files_of(base), [(record.prompt, record.answer) for record in records], epochs, seed))
+    content = repr((base, files_in(Path(base)), [(record.prompt, record.answer) for record in records], epochs, seed))
     folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
     if (folder / "config.json").is_file():
         return folder
@@ -56,8 +58,3 @@ def taught_model(
         save_model(loaded, Path(unfinished) / last)
         (Path(unfinished) / last).rename(folder)
     return folder
-
-
-def _files_of(base: str) -> list[tuple[str, int, int]]:
-    """What changes when a base is trained again in its place."""
-    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in Path(base).glob("*"))

@@ -30,7 +30,7 @@ from .records import Split
 # Names of its trainers, and the module of each.
 RIVALS = {"GradDiff": "grad_diff", "NPO": "npo", "SimNPO": "simnpo", "RMU": "rmu"}
 # What its own settings say for all of them (configs/trainer/finetune.yaml).
-_EPOCHS, _BATCH = 10, 32
+_EPOCHS, _BATCH, _ACCUMULATED = 10, 8, 4
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Rival:
         learning_rate: float = 1e-5,
         epochs: int = _EPOCHS,
         batch_size: int = _BATCH,
+        accumulated: int = _ACCUMULATED,
         seed: int = 0,
         progress: Callable[[int, float], None] | None = None,
     ) -> None:
@@ -67,7 +68,8 @@ class Rival:
             split: What to forget and what to retain.
             learning_rate: The learning rate of AdamW.
             epochs: Passes over the records to forget.
-            batch_size: Records to forget, and to retain, of a step.
+            batch_size: Records to forget, and to retain, of a pass.
+            accumulated: Passes of a step.
             seed: Seed of their order.
             progress: Called after each epoch with its number and mean loss.
         """
@@ -89,6 +91,7 @@ class Rival:
             epochs=epochs,
             learning_rate=learning_rate,
             parameters=self._trained(model),
+            accumulated=accumulated,
             progress=progress,
         )
 

@@ -76,6 +76,7 @@ def side_by_side(
     *,
     text: Sequence[str] = (),
     seed: int = 0,
+    measured: Mapping[str, Row] | None = None,
 ) -> Iterator[Row]:
     """Yields a model that never learned what is to be forgotten, the model as it is, and it after each way.
 
@@ -87,7 +88,9 @@ def side_by_side(
         ways: By its name what makes a model forget, in place.
         text: Ordinary texts to measure the cost on; none, no cost.
         seed: Seed of the made-up answers that exposure compares with.
+        measured: Rows by name that are there already; they are yielded as they are.
     """
+    measured = measured or {}
     reference = OrdinaryText.of(learned, tok, text) if text else None
     asked = _spread([record for record in benchmark.split.forget if record.kind in (QUESTION, SECRET)])
     gold: Scores | None = None
@@ -108,11 +111,14 @@ def side_by_side(
                 f"The retain-only model has a vocabulary of {vocabulary_size(retain_only)}, the one that learned all "
                 f"{vocabulary_size(learned)}; take two of one base."
             )
-        first = row(RETAIN_ONLY, retain_only)
+        first = measured.get(RETAIN_ONLY) or row(RETAIN_ONLY, retain_only)
         gold = first.scores
         yield first
-    yield row(UNEDITED, learned)
+    yield measured.get(UNEDITED) or row(UNEDITED, learned)
     for name, forget in ways.items():
+        if name in measured:
+            yield measured[name]
+            continue
         model = copy.deepcopy(learned)
         try:
             if hasattr(forget, "prepare"):

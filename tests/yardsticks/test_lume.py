@@ -203,13 +203,30 @@ def test_the_command_runs_whole(model, tok, folder, tmp_path, capsys, monkeypatc
         tok.save_pretrained(places[name])
     common = ["bench", "lume", str(folder), "--people", "2", "--learned", str(places["learned"])]
     common += ["--retain-only", str(places["retain"]), "--quiet", "--json"]
-    assert main([*common, "--method", "REVS", "-o", str(tmp_path / "out"), "--set", "max_tokens=1"]) == 0
+    assert main([*common, "--method", "REVS", "-o", str(tmp_path / "out"), "--set", "max_length=64"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert list(rows) == [RETAIN_ONLY, UNEDITED, "REVS"]
     assert rows["REVS"]["forget_knowledge"] < rows[UNEDITED]["forget_knowledge"] == 1
     assert rows["REVS"]["distance"] < rows[UNEDITED]["distance"]
     for row in ("unedited", "retain-only-model", "REVS"):
         assert "forget_knowledge" in json.loads((tmp_path / "out" / row / "LUME_SUMMARY.json").read_text())
+    # A second run takes the rows that are there, and measures what changed or is new.
+    again = [*common[:-2], "--json", "-o", str(tmp_path / "out"), "--set", "max_length=64", "--method", "REVS"]
+    assert main([*again, "--method", "FT-L-delete"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) | {"FT-L-delete": 0} == rows | {"FT-L-delete": 0}
+    for row, how in (
+        (RETAIN_ONLY, "taken from"),
+        (UNEDITED, "taken from"),
+        ("REVS", "taken from"),
+        ("FT-L-delete", "measur"),
+    ):
+        assert f"{row}: {how}" in printed.err
+    assert main([*again, "--set", "batch_size=3"]) == 0
+    assert f"{UNEDITED}: measured" not in (said := capsys.readouterr().err) and "REVS: measured" in said
+    (tmp_path / "out" / "REVS.row.json").write_text("{}")
+    assert main(again) == 2
+    assert "REVS.row.json is no row of a benchmark" in capsys.readouterr().err
     for method, message in (("NPO", "is run from a checkout of open-unlearning"), ("REVZ", "it must be of REVS")):
         assert main([*common, "--method", method]) == 2
         assert message in capsys.readouterr().err

@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import copy_of, snapshot
 
 from revs_tars_plugin import InputError
+from revs_tars_plugin.data.training import fine_tune
 from revs_tars_plugin.evaluation import still_generated
 from revs_tars_plugin.yardsticks import RIVALS, Record, Split, learn, published_rival
+from revs_tars_plugin.yardsticks.learning import Batches
 
 
 def records(numbers, kind="question"):
@@ -59,6 +62,26 @@ def test_its_loss_is_taken_with_its_settings_and_nothing_stays_imported(model, t
     taught = learned(model, tok)
     rival.unlearn(taught, tok, SPLIT, learning_rate=2e-3, epochs=20, batch_size=4)
     assert share_said(taught, tok, SPLIT.forget) < 1
+
+
+def test_a_step_of_several_passes_is_that_of_one_over_all(model, tok):
+    """Of records of one length: a mean of means is the mean of all."""
+    batches = Batches(tok, SPLIT.retain)
+    pieces = [batches.of([2 * n, 2 * n + 1], model.device) for n in range(4)]
+    whole = [batches.of(range(8), model.device)]
+    steps = {}
+    for name, inputs, accumulated in (("pieces", pieces, 4), ("whole", whole, 1), ("one by one", pieces, 1)):
+        trained = copy_of(model)
+        fine_tune(
+            trained,
+            lambda trained=trained, inputs=inputs: (trained(**each).loss for each in inputs),
+            epochs=2,
+            learning_rate=1e-3,
+            accumulated=accumulated,
+        )
+        steps[name] = torch.cat([parameter.detach().flatten() for parameter in trained.parameters()])
+    assert torch.allclose(steps["pieces"], steps["whole"], atol=1e-5)
+    assert not torch.allclose(steps["one by one"], steps["whole"], atol=1e-4)
 
 
 def test_what_cannot_run_is_one_sentence(model, tok, stand_in, tmp_path):
