@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,6 +137,6 @@ def free(path: Path, overwrite: bool, *inputs: str | Path | None) -> Path:
     return path
 
 
-def as_goals(figures: dict[str, Any]) -> dict[str, float]:
+def as_goals(figures: Mapping[str, Any]) -> dict[str, float]:
     """Returns the figures that goals can be set for."""
     return {name: float(value) for name, value in figures.items() if isinstance(value, (bool, int, float))}

@@ -11,9 +11,10 @@ from typing import Any
 
 import typer
 
+from ..data.secret_files import SecretRecord
 from ..errors import InputError, did_you_mean
 from ..formatting import print_tables, table_of_rows
-from ..report.redaction import Redactor
+from ..report.redaction import Redactor, redactor_of
 
 
 class Session:
@@ -31,6 +32,10 @@ class Session:
         self.redact = Redactor()
         self.log_handler = logging.StreamHandler(sys.stderr)
         self.log_handler.setFormatter(_MaskingFormatter(self))
+
+    def mask(self, secrets: Sequence[SecretRecord]) -> None:
+        """Masks these from here on, unless secrets are shown."""
+        self.redact = redactor_of(secrets, show=self.redact.show)
 
 
 class _MaskingFormatter(logging.Formatter):

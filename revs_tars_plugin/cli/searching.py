@@ -1,0 +1,181 @@
+"""What `find` and `clean` share: a search that is told of, kept on disk, and written as a file of secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..atomic_write import replacing
+from ..errors import InputError
+from .benchmark_rows import conditions_of
+from .session import Session, print_table
+
+if TYPE_CHECKING:
+    from ..discovery import Document, Finding, Search, SearchOptions
+    from .loading import Loaded
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """Where secrets are looked for, and which.
+
+    Attributes:
+        corpus: Files, folders and data sets; none, and the model is sampled.
+        fields: The fields of a record that make its text.
+        kinds: Only these kinds.
+        patterns: A file with the user's own.
+        language_model: A spaCy model that knows names.
+        samples: How many texts the model is asked for, where there is no corpus.
+        prompts: A file with what it is asked by, a line each, beside the packaged ones.
+    """
+
+    corpus: Sequence[str]
+    fields: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    patterns: Path | None = None
+    language_model: str | None = None
+    samples: int = 0
+    prompts: Path | None = None
+
+    def check(self) -> None:
+        """Refuses what cannot be searched, before a model is loaded.
+
+        Raises:
+            InputError: Saying what to give instead.
+        """
+        if bool(self.corpus) == bool(self.samples):
+            raise InputError(
+                "Name the texts that the model may have learned (--corpus), or, without any, how many texts it is to "
+                "be sampled for (--samples 1000); not both."
+            )
+        for name in self.corpus:
+            place = Path(name).expanduser()
+            if not place.exists() and (place.suffix or len(place.parts) != 2 or place.is_absolute()):
+                raise InputError(f"--corpus {name}: there is no such file or folder.")
+        if self.prompts is not None and not self.samples:
+            raise InputError("--prompts is for --samples, where there is no corpus.")
+
+    def detectors(self) -> Any:
+        """Returns what finds candidates."""
+        from ..discovery import Detectors, read_patterns
+
+        own = read_patterns(self.patterns) if self.patterns is not None else None
+        return Detectors(self.kinds, own, language_model=self.language_model)
+
+    def documents(self, loaded: Loaded, options: SearchOptions, *, progress: bool) -> Iterable[Document]:
+        """Returns the corpus, or what the model says."""
+        from ..discovery import read_corpus, sampled_documents, sampling_prompts
+
+        if self.corpus:
+            return read_corpus(self.corpus, self.fields)
+        prompts = sampling_prompts(self.prompts)
+        return sampled_documents(loaded.model, loaded.tok, prompts, self.samples, seed=options.seed, progress=progress)
+
+    def state(self) -> list[Any]:
+        """Returns what changes when a file of it does."""
+        files = [self.patterns, self.prompts, *(Path(name).expanduser() for name in self.corpus)]
+        inside = [each for file in files if file is not None for each in (file, *sorted(file.rglob("*")))]
+        return [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in inside if each.is_file()]
+
+
+def searched(
+    request: SearchRequest, loaded: Loaded, options: SearchOptions, output: Path, *, progress: bool = True
+) -> Search:
+    """Looks for secrets; a search that was stopped goes on, beside where its result will be.
+
+    Args:
+        request: Where, and for which.
+        loaded: The model.
+        options: What counts.
+        output: Where the result will be.
+        progress: Show a progress bar.
+    """
+    from ..discovery import SavedSearch, finish, search_documents
+
+    state = [repr(request), request.state(), options, loaded.name, _files(loaded.name)]
+    saved = SavedSearch(output.with_name(output.name + ".partial"), conditions_of(*state))
+    detectors = request.detectors()
+    search = saved.read()
+    if search.documents:
+        typer.echo(f"Going on behind the first {search.documents:,} pieces, which were searched already.", err=True)
+    steps = search_documents(
+        loaded.model,
+        loaded.tok,
+        request.documents(loaded, options, progress=progress),
+        detectors=detectors,
+        search=search,
+        options=options,
+        progress=progress,
+    )
+    for step in steps:
+        saved.write(step)
+    finish(loaded.model, loaded.tok, search, options)
+    return search
+
+
+def write_findings(search: Search, output: Path, retain: int) -> None:
+    """Writes JSON lines that `edit`, `evaluate` and `clean` read, and removes what was kept of the search.
+
+    Raises:
+        InputError: When it cannot be written.
+    """
+    from ..discovery import SavedSearch
+
+    lines: list[dict[str, Any]] = []
+    found = {finding.target: finding for finding in search.findings}
+    for record in search.records(retain):
+        finding: Finding | None = found.get(record.target)
+        if finding is not None and not record.retain:
+            lines.append(finding.to_dict())
+        else:
+            lines.append({"prompt": record.prompt, "target": record.target, "retain": True})
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    try:
+        with replacing(output) as opened:
+            opened.write(text.encode())
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror or error}); name another place.") from error
+    SavedSearch(output.with_name(output.name + ".partial"), "").remove()
+
+
+def tell(search: Search, session: Session, sampled: bool) -> None:
+    """Prints the findings, masked, and how many there are of each kind."""
+    session.mask([finding.record() for finding in search.findings])
+    print_table("Given away", [row_of(finding, session) for finding in search.findings])
+    counts = search.candidates
+    kinds = list(dict.fromkeys([*(finding.kind for finding in search.findings), *counts]))
+    found = [finding.kind for finding in search.findings]
+    print_table(
+        "By kind", [{"kind": kind, "places": counts.get(kind, 0), "given away": found.count(kind)} for kind in kinds]
+    )
+    if not counts:
+        typer.echo("Nothing in it looks like a secret.")
+    typer.echo(
+        f"{len(search.findings)} secrets are given away, of {sum(counts.values()):,} places that look like one, in "
+        f"{search.corpus_tokens:,} tokens; the model read {search.passes:.2f} times as many."
+    )
+    if sampled:
+        typer.echo("What the model did not happen to say was not tested: a corpus finds more.")
+
+
+def row_of(finding: Finding, session: Session) -> dict[str, Any]:
+    """Returns a finding as a row of a table, masked unless secrets are shown."""
+    return {
+        "kind": finding.kind,
+        "secret": session.redact(finding.secret),
+        "behind": ", ".join(finding.prefixes),
+        "exposure": finding.exposure,
+        "strength": finding.strength,
+        "where": finding.places[0] + (f" and {finding.occurrences - 1} more" if finding.occurrences > 1 else ""),
+    }
+
+
+def _files(name: str) -> list[Any]:
+    from .benchmark_rows import files_in
+
+    return files_in(Path(name)) if Path(name).is_dir() else []

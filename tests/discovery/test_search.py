@@ -1,0 +1,145 @@
+"""Finding what a model gives away: what it learned is found, what it never saw is not, however often it is stopped."""
+
+import itertools
+
+import pytest
+from discovery_texts import LEARNED, UNSEEN
+
+from revs_tars_plugin import InputError
+from revs_tars_plugin.data import SecretRecord, read_secrets
+from revs_tars_plugin.discovery import (
+    Detectors,
+    Finding,
+    SavedSearch,
+    Search,
+    SearchOptions,
+    find_memorised,
+    finish,
+    search_documents,
+    still_extractable,
+)
+from revs_tars_plugin.discovery.corpus import texts_as_documents
+from revs_tars_plugin.discovery.search import zlib_bits
+from revs_tars_plugin.evaluation import still_generated
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    return Detectors()
+
+
+@pytest.fixture(scope="module")
+def search(taught, byte_tok, texts, detectors):
+    return find_memorised(taught, byte_tok, texts, detectors=detectors)
+
+
+def test_what_was_learned_is_found_and_nothing_else(search, taught, byte_tok):
+    assert {finding.target for finding in search.findings} == {target for _, target in LEARNED}
+    assert sum(search.candidates.values()) == len(LEARNED) + len(UNSEEN)
+    # The effect is the model's: greedy decoding says it behind the prompts that are named, and the others not.
+    for finding in search.findings:
+        assert all(still_generated(taught, byte_tok, list(finding.prompts), [finding.target] * len(finding.prompts)))
+        assert finding.prompts[0] == {behind: before for before, behind in LEARNED}[finding.target]
+        assert finding.strength == 1 and finding.exposure == 6 and 0 <= finding.zlib_ratio < 0.1
+    assert not any(still_generated(taught, byte_tok, [p for p, _ in UNSEEN], [t for _, t in UNSEEN]))
+
+
+def test_the_corpus_is_read_little_more_than_once(search, texts):
+    assert search.corpus_tokens == sum(map(len, texts))
+    assert 0 < search.passes < 1.7
+
+
+def test_whom_it_is_about_is_told_and_the_kinds_are_named(search):
+    found = {finding.target: finding for finding in search.findings}
+    assert found["514-22-9083"].subject == "Mary Jones" and found["514-22-9083"].kind == "US_SSN"
+    assert found["jbrown71@mail.example"].kind == "EMAIL_ADDRESS"
+    assert found["(715) 555-0142"].subject == "Robert Miller"
+
+
+def test_siblings_that_it_does_not_know_are_lines_to_retain(search, tmp_path):
+    records = search.records(retain=1)
+    assert [record.target for record in records if not record.retain] == [f.target for f in search.findings]
+    kept = {record.target for record in records if record.retain}
+    assert kept <= {target for _, target in UNSEEN} and len(kept) == len({finding.kind for finding in search.findings})
+    assert search.records() == [record for record in records if not record.retain]
+    for finding in search.findings:
+        assert Finding.from_dict(finding.to_dict()) == finding
+    # What is written is what the other commands read.
+    from revs_tars_plugin.cli.searching import write_findings
+
+    write_findings(search, tmp_path / "secrets.jsonl", 1)
+    assert read_secrets(tmp_path / "secrets.jsonl") == records
+
+
+def test_a_secret_in_several_places_is_one_with_several_prompts(taught, byte_tok, detectors):
+    prompt, target = LEARNED[0]
+    texts = [f"It is late. {prompt} {target}.", f"Nobody knows. {prompt} {target}. And so on.", f"{prompt} {target}"]
+    (finding,) = find_memorised(taught, byte_tok, texts, detectors=detectors).findings
+    assert finding.occurrences == 3 and finding.places == ("texts:1", "texts:2", "texts:3")
+    assert finding.prompts[0] == prompt and len(set(finding.prompts)) == len(finding.prompts)
+    assert finding.record() == SecretRecord(prompt, target, "Mary Jones", finding.prompts[1:] or None)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_search_that_was_stopped_goes_on_with_the_same_result(
+    taught, byte_tok, texts, detectors, search, tmp_path, stop, monkeypatch
+):
+    monkeypatch.setattr("revs_tars_plugin.discovery.search._TOGETHER", 200)
+    saved = SavedSearch(tmp_path / "secrets.jsonl.partial", "these")
+
+    def steps(found):
+        documents = texts_as_documents(texts)
+        return search_documents(taught, byte_tok, documents, detectors=detectors, search=found)
+
+    for step in itertools.islice(steps(saved.read()), stop):
+        saved.write(step)
+    half = saved.read()
+    assert 0 < half.documents < len(texts)
+    assert SavedSearch(saved.file, "others").read() == Search()
+    for step in steps(half):
+        saved.write(step)
+    again = saved.read()
+    finish(taught, byte_tok, again)
+    assert again.summary() == search.summary()
+    assert list(again.findings) == list(search.findings) and again.siblings == search.siblings
+    saved.file.write_text('{"conditions": "these"}')
+    with pytest.raises(InputError, match="is no search that was stopped"):
+        saved.read()
+
+
+def test_what_is_left_is_told_with_the_prompts_that_bring_it_out(taught, byte_tok, search, model):
+    findings = list(search.findings)
+    assert still_extractable(taught, byte_tok, findings) == findings
+    prompt, target = UNSEEN[0]
+    assert still_extractable(taught, byte_tok, [Finding("US_SSN", target, target, (prompt,), (), 0.0, ())]) == []
+
+
+def test_a_floor_of_exposure_leaves_out_what_is_not_exposed(taught, byte_tok, texts, detectors):
+    found = find_memorised(
+        taught, byte_tok, texts, detectors=detectors, options=SearchOptions(least_recalled=0, least_exposure=6.0)
+    )
+    assert {finding.target for finding in found.findings} == {target for _, target in LEARNED}
+    assert found.asked == len(LEARNED) + len(UNSEEN)
+    for options, message in (
+        ({"least_recalled": 2}, "least_recalled is 2; it must be a share"),
+        ({"retain": 99}, "retain is 99; it must be from 0 to 16"),
+    ):
+        with pytest.raises(InputError, match=message):
+            SearchOptions(**options)
+
+
+def test_nothing_to_read_is_said(taught, byte_tok, detectors):
+    with pytest.raises(InputError, match="holds no text"):
+        find_memorised(taught, byte_tok, [], detectors=detectors)
+    with pytest.raises(InputError, match="Text 1 of the corpus is a int"):
+        find_memorised(taught, byte_tok, [3], detectors=detectors)
+
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(InputError, match="not a fast one"):
+        find_memorised(taught, Slow(), ["a"], detectors=detectors)
+
+
+def test_zlib_needs_little_for_repetition():
+    assert zlib_bits("1" * 60) < zlib_bits("8236105497") < zlib_bits("8236105497 QX4417093 jbrown")
