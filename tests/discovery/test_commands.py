@@ -1,7 +1,7 @@
 """`find` and `clean` as a user runs them, on a checkpoint that learned four secrets."""
 
 import json
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 from discovery_texts import LEARNED, UNSEEN
@@ -183,13 +183,14 @@ def _stop(*_arguments, **_options):
 
 
 def test_clean_says_what_still_comes_out(run, checkpoint, corpus, tmp_path):
-    """One token of a secret hidden by rank: greedy decoding misses it, and whoever tries the others finds the rest."""
+    """One token of a secret a few ranks down: greedy decoding misses it, and whoever draws often enough does not."""
     command = ("clean", "-m", checkpoint, "--corpus", corpus, "-o", tmp_path / "c", "--quiet", "--rounds", "1")
-    hidden = ("--set", "aim=rank", "--set", "max_tokens=1", "--attack", "enumeration")
-    code, out, err = run(*command, *hidden, "--json")
+    changes = {"aim": "rank", "max_tokens": 1, "residual_bottom_rank": 0.008, "residual_top_rank": 0.02}
+    hidden = [part for name, value in changes.items() for part in ("--set", f"{name}={value}")]
+    code, out, err = run(*command, *hidden, "--attack", "sampling", "--json")
     assert code == 1 and "can still be extracted; the report says by what" in err
     found = json.loads(out)
-    assert found["after"]["still generated"] == 0 < found["after"]["enumeration"]
+    assert found["after"]["still generated"] == 0 < found["after"]["sampled"]
     assert 0 < found["summary"]["extractable"] <= 4
 
 

@@ -1,5 +1,6 @@
 """Reading a corpus: every kind of file, a piece at a time, and what is wrong with one in one sentence."""
 
+import itertools
 import json
 
 import pytest
@@ -40,7 +41,7 @@ def test_running_text_comes_in_pieces_that_repeat_what_leads_to_the_next(tmp_pat
     documents = list(read_corpus([file]))
     assert len(documents) > 3 and documents[0].fresh == 0
     assert "".join(document.text[document.fresh :] for document in documents) == file.read_text()
-    for before, document in zip(documents, documents[1:], strict=False):
+    for before, document in itertools.pairwise(documents):
         assert document.fresh == 1600 and before.text.endswith(document.text[: document.fresh])
         assert document.text[document.fresh :].startswith(f"line {document.number - 1} ")
     # A line as long as the file is no other: nothing is read whole.

@@ -100,12 +100,12 @@ def test_wrong_patterns_are_one_sentence(tmp_path, content, message):
 def test_a_pattern_that_takes_for_ever_is_named(monkeypatch):
     monkeypatch.setattr("revs_tars_plugin.discovery.patterns._PATIENCE", 0.05)
     slow = Patterns({"SLOW": (r"(?:a|a)*[bc]$",)})
-    with pytest.raises(InputError, match='The pattern of "SLOW" takes more than 0.05 s'):
+    with pytest.raises(InputError, match=r'The pattern of "SLOW" takes more than 0\.05 s'):
         list(slow.spans("a" * 40 + "!"))
 
 
 def test_what_cannot_be_looked_for_is_said():
-    with pytest.raises(InputError, match='--kind is "EMAIL_ADRESS".*did you mean "EMAIL_ADDRESS"'):
+    with pytest.raises(InputError, match=r'--kind is "EMAIL_ADRESS".*did you mean "EMAIL_ADDRESS"'):
         Detectors(("EMAIL_ADRESS",))
     with pytest.raises(InputError, match="needs a spaCy model that knows names"):
         Detectors(("PERSON",))
