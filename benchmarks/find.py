@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import resource
 import time
 from pathlib import Path
@@ -90,9 +91,9 @@ def in_ordinary_text(text: str, hidden: list[str], megabytes: float, generator: 
     size = int(megabytes * 1e6)
     lines = [line.strip() for line in (text * (1 + size // max(1, len(text))))[:size].splitlines() if line.strip()]
     for sentence, place in zip(hidden, sorted(generator.sample(range(len(lines)), len(hidden))), strict=True):
-        words = lines[place].split(" . ")
-        words.insert(generator.randrange(len(words) + 1), sentence)
-        lines[place] = " ".join(words)
+        sentences = re.split(r"(?<= \.) ", lines[place])
+        sentences.insert(generator.randrange(len(sentences) + 1), sentence)
+        lines[place] = " ".join(sentences)
     # As a file would be read: some thousand characters a piece.
     pieces, piece = [], ""
     for line in lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError, did_you_mean
@@ -31,8 +31,10 @@ KINDS = tuple(dict.fromkeys((*_PRESIDIO, API_KEY, *GENERIC, PERSON)))
 # Of detect-secrets' plugins those are left out that Presidio has, or that look at randomness alone.
 _LEFT_OUT = ("IPPublicDetector", "Base64HighEntropyString", "HexHighEntropyString")
 _SHORTEST, _SHORTEST_KEY = 4, 8
+_PUNCTUATION = ".,;:!?"
+_PHONE_NUMBER = "PHONE_NUMBER"
 # Presidio takes four digits for the number of a service.
-_LEAST_DIGITS = {"PHONE_NUMBER": 7}
+_LEAST_DIGITS = {_PHONE_NUMBER: 7}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Detectors:
 
     def candidates(self, text: str) -> list[Candidate]:
         """Returns what looks like a secret in a text, in its order; of what overlaps the longest."""
-        spans = [span for span in self._spans(text) if self._counts(text, span)]
+        spans = [span for each in self._spans(text) if self._counts(text, span := _trimmed(text, each))]
         # Of two of one length the one that was named first: a library's kind says more than a pattern of digits.
         spans.sort(key=lambda span: span.start - span.end)
         taken: list[Candidate] = []
@@ -91,7 +93,7 @@ class Detectors:
         return sorted(taken, key=lambda span: span.start)
 
     def _counts(self, text: str, span: Candidate) -> bool:
-        content = text[span.start : span.end].strip()
+        content = text[span.start : span.end]
         long_enough = len(content) >= _SHORTEST and sum(map(str.isdigit, content)) >= _LEAST_DIGITS.get(span.kind, 0)
         return span.kind in self._kinds and long_enough and content.lower() not in self._ignored
 
@@ -116,6 +118,15 @@ class Detectors:
                 for place, end in _key_spans(plugin, line):
                     yield Candidate(API_KEY, start + place, start + end)
             start += len(line)
+
+
+def _trimmed(text: str, span: Candidate) -> Candidate:
+    """Without the spaces around it, and what ends a sentence rather than a secret."""
+    content = text[span.start : span.end]
+    start = span.start + len(content) - len(content.lstrip())
+    if span.kind == _PHONE_NUMBER:  # Presidio goes on into the next sentence where that begins with a digit
+        content = content.split(". ")[0]
+    return replace(span, start=start, end=start + len(content.strip().rstrip(_PUNCTUATION)))
 
 
 def _presidio(kinds: Sequence[str], language_model: str | None) -> Any:

@@ -13,6 +13,8 @@ from .detectors import Candidate
 # Tokens in front of a secret that an attacker may know (Carlini et al., arXiv 2202.07646, section 5).
 PREFIXES = (10, 50, 200)
 SENTENCE = "sentence"
+# Tokens in front of a candidate that are read at first: enough to tell whether the model may know it.
+_LEADING = 64
 # A sentence begins behind one of these; a line does too.
 _BEGINNING = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])|\n\s*")
 _FEWEST_WORDS = 3
@@ -84,7 +86,7 @@ def windows_of(document: Document, candidates: Sequence[Candidate], tok: Any, lo
     group: list[tuple[int, Candidate, list[int]]] = []
     for place in places:
         # A gap in which nothing leads to anything is not read.
-        apart = group and place[2][0] - group[-1][2][-1] > PREFIXES[-1]
+        apart = group and place[2][0] - group[-1][2][-1] > _LEADING
         if group and (apart or place[2][-1] - _first(group, longest) >= longest):
             windows.append(_window(document, group, ids, offsets, longest))
             group = []
@@ -106,7 +108,7 @@ def _begun(window: Window, tok: Any) -> Window:
 def _first(group: Sequence[tuple[int, Candidate, list[int]]], longest: int) -> int:
     """Where the window of a group begins: so far in front of its first candidate as counts."""
     tokens = group[0][2]
-    return max(0, tokens[0] - max(1, min(PREFIXES[-1], longest - len(tokens) - 1)))
+    return max(0, tokens[0] - max(1, min(_LEADING, longest - len(tokens) - 1)))
 
 
 def _window(

@@ -29,7 +29,7 @@ _YEARS = r"(?:1\d{3}|20\d\d)(?:[ /,\u2013-]+(?:1\d{3}|20\d\d))+(?!\d)"
 # Kinds that no library has, or only in a form that is valid: a leaked number need not be.
 GENERIC = {
     # Seven digits or more, whatever stands between them; no date, no years.
-    "NUMBER": rf"(?<![\w.,-])(?!{_DATE}|{_YEARS})[+(]?\d(?:[ ().\-/]{{0,2}}\d){{6,}}(?!\w)",
+    "NUMBER": rf"(?<![\w.,-])(?!{_DATE}|{_YEARS})(?:\+\d{{1,3}} ?)?\(?\d(?:(?:\) ?|[ .\-/])?\d){{6,}}(?!\w)",
     # Of any host: the libraries know public ones.
     "URL": r"https?://[^\s<>\"'\])]*[^\s<>\"'\]).,;:!?]",
     # A word of letters and at least three digits.

@@ -16,6 +16,7 @@ from ..data.secret_files import SecretRecord
 from ..errors import InputError
 from ..evaluation.exposure import Exposure
 from ..evaluation.likelihood import compared
+from ..requests.reading import tokenise_in_context
 from .corpus import Document, texts_as_documents
 from .detectors import Detectors
 from .extraction import Reader
@@ -41,7 +42,7 @@ class SearchOptions:
         seed: Seed of what a secret is compared with.
     """
 
-    least_recalled: float = 0.25
+    least_recalled: float = 0.5
     least_exposure: float = 0.0
     retain: int = 0
     seed: int = 0
@@ -233,6 +234,8 @@ def finish(model: nn.Module, tok: Any, search: Search, options: SearchOptions | 
     for finding, comparison in zip(findings, compare, strict=True):
         exposure = Exposure.of(comparison).top if comparison.others else None
         if exposure is None or exposure >= options.least_exposure:
+            behind = tokenise_in_context(tok, finding.prompts[0], finding.target)
+            search.tokens_read += len(behind[0]) + (1 + len(comparison.others)) * len(behind[1])
             bits = -comparison.secret.total / math.log(2)
             ratio = bits / zlib_bits(finding.target)
             search.findings.put(replace(finding, exposure=exposure, zlib_ratio=ratio))

@@ -128,7 +128,7 @@ def test_bad_input_is_one_sentence(run, checkpoint, corpus, tmp_path):
 def test_find_goes_on_where_it_was_stopped(run, checkpoint, corpus, tmp_path, monkeypatch):
     from revs_tars_plugin.discovery import SavedSearch
 
-    monkeypatch.setattr("revs_tars_plugin.discovery.search._TOGETHER", 200)
+    monkeypatch.setattr("revs_tars_plugin.discovery.search._TOGETHER", 100)
     whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
     command = ("find", "-m", checkpoint, "--corpus", corpus, "--retain", "2", "--quiet", "-o")
     assert run(*command, whole)[0] == 0

@@ -97,7 +97,7 @@ def test_windows_hold_what_leads_to_a_candidate_and_no_more(byte_tok):
     windows, new = windows_of(Document("f", 3, text), candidates, byte_tok, 512)
     assert new == len(text) and len(windows) == 2
     first, second = windows
-    assert byte_tok.decode(first.ids) == text[place - 200 : place + 8]
+    assert byte_tok.decode(first.ids) == text[place - 64 : place + 8]
     assert [first.ids[position] for position in first.picks[0]] == byte_tok("K7391524")["input_ids"]
     (occurrence,) = first.occurrences
     assert occurrence.prompts["sentence"] == "The code of Ann is"
@@ -112,7 +112,7 @@ def test_windows_hold_what_leads_to_a_candidate_and_no_more(byte_tok):
 
 
 def test_a_window_is_not_longer_than_the_model_reads(byte_tok):
-    text = "The first is 1111111 and " + "then " * 20 + "the second is 2222222 and " + "so on " * 20 + "3333333"
+    text = "The first is 1111111 and " + "then " * 8 + "the second is 2222222 and " + "so on " * 8 + "3333333"
     candidates = [
         Candidate("NUMBER", text.index(each), text.index(each) + 7) for each in ("1111111", "2222222", "3333333")
     ]
