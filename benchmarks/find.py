@@ -5,12 +5,14 @@ in ordinary text, with 500 of the same kinds and wordings that it never saw. "re
 that the search finds, "precision" the share of its findings that are memorised ones. With --lume FOLDER the corpus is
 LUME's made-up people, those that the model learned and as many others.
 
-Run: python benchmarks/find.py --text FILE [--seeds 0 1 2] [--megabytes 2] [--lume FOLDER --people 6 --learned MODEL]
+Run: python benchmarks/find.py --text FILE [--seeds 0 1 2] [--megabytes 2] [--keep FOLDER]
+     python benchmarks/find.py --lume FOLDER --people 6 --learned MODEL
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import re
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="ordinary text, in which the secrets are hidden")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--megabytes", type=float, default=2, help="how much of it; it is repeated where it is short")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps each seed's corpus, for revs-tars clean")
     parser.add_argument("--lume", type=Path, help="a folder with LUME's files, in place of drawn secrets")
     parser.add_argument("--people", type=int, default=6, help="of LUME: people to forget, to retain, and unseen")
     parser.add_argument("--learned", type=Path, help="of LUME: the model that learned the former two")
@@ -68,6 +71,11 @@ def of_seed(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     generator = random.Random(seed)
     hidden = [f"{join(each.prompt, each.target)}." for each in (*memorised, *unseen)]
     texts = in_ordinary_text(arguments.text.read_text(encoding="utf-8"), hidden, arguments.megabytes, generator)
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        file = arguments.keep / f"corpus-{seed}.jsonl"
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        print(f"The corpus: {file}; the model that learned it: {folder}", flush=True)
     return figures(model, tok, texts, {each.target for each in memorised}, unseen=len(unseen))
 
 
