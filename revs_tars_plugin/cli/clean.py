@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..data.secret_files import read_secrets
 from ..errors import InputError, did_you_mean
 from ..requests.reading import join
 from . import find, options
@@ -18,6 +19,7 @@ from .searching import SearchRequest, searched, tell, write_findings
 from .session import Session, check_goals, print_json, print_table, session_of
 
 if TYPE_CHECKING:
+    from ..discovery import Search
     from .loading import Loaded
 
 # Attacks that compare with another model, or need secrets that must stay.
@@ -39,6 +41,10 @@ def clean(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Secrets, edits, model, result, report and card.")
     ],
+    secrets: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What find wrote, or secrets as edit takes them, in place of a corpus."),
+    ] = None,
     corpus: find.Corpus = [],
     field: find.Fields = [],
     kind: find.Kinds = [],
@@ -66,33 +72,41 @@ def clean(
     show_secrets: options.ShowSecrets = False,
     debug: options.Debug = False,
 ) -> None:
-    """Find the secrets that a model gives away, edit them out, and measure that under attack.
+    """Find the secrets that a model gives away, or take those that were found, edit them out, and attack what is left.
 
     What is given away is edited with REVS, asked for again behind all of its prompts, and edited once more where it
     still comes out. Exit code 1 where a secret can still be extracted by an attack. The model on disk is not touched. A
     run that was stopped goes on where it was. Goals for --require: found, extractable, and all figures of evaluate.
 
-    Example: revs-tars clean --model ./my-model --corpus emails.jsonl -o cleaned
+    Example: revs-tars clean --model ./my-model --secrets secrets.jsonl -o cleaned
     """
     session = session_of(context)
     request = SearchRequest([*corpus, *(more or [])], field, kind, patterns, language_model, samples, prompts)
-    request.check()
+    if secrets is None:
+        request.check()
+    elif request.corpus or samples:
+        raise InputError("--secrets says what is given away already; leave --corpus and --samples out.")
     attacks = _attacks(attack)
     from ..discovery import SearchOptions
     from .loading import load_model
 
     floor = least_exposure if least_exposure is not None else 4.0 if samples else 0.0
     asked = SearchOptions(least_exposure=floor, retain=retain, seed=seed or 0)
-    request.detectors()
-    inputs = [files_in(Path(model)) if Path(model).is_dir() else model, request.state(), repr(request), asked]
+    told = None if secrets is None else read_secrets(secrets)
+    if told is None:
+        request.detectors()
+    inputs = [told, files_in(Path(model)) if Path(model).is_dir() else model, request.state(), repr(request), asked]
     conditions = conditions_of(*inputs, rounds, settings, change, attacks, text, device, dtype)
-    folder = CleaningFolder(output.expanduser(), conditions).free(overwrite=overwrite, inputs=(model, *request.corpus))
+    folder = CleaningFolder(output.expanduser(), conditions).free(
+        overwrite=overwrite, inputs=(model, secrets, *request.corpus)
+    )
     loaded = load_model(model, device, dtype, progress=not quiet)
-    if not folder.has_secrets:
+    if told is not None:
+        folder.take(told)
+    elif not folder.has_secrets:
         search = searched(request, loaded, asked, folder.secrets, progress=not quiet)
         write_findings(search, folder.secrets, retain)
-        if not (json or quiet):
-            tell(search, session, bool(samples))
+        _tell(search, session, sampled=bool(samples), quiet=json or quiet)
     findings, siblings = folder.read()
     if not findings:
         _nothing(folder, json)
@@ -115,15 +129,25 @@ def clean(
     ]
     written = folder.write(loaded, cleaning.edits, measurement, show_secrets=show_secrets)
     summary = {"found": len(findings), "extractable": sum(extractable), "edits": len(cleaning.edits)}
-    if json:
-        print_json({"summary": summary, "after": figures, **written})
-    else:
-        before = measurement.reports["before"].summary
-        rows = [{"figure": name, "before": before.get(name), "after": value} for name, value in figures.items()]
-        print_table(f"{len(findings)} secrets", rows)
-        for name, place in written.items():
-            typer.echo(f"{name}: {place}")
+    _print(measurement, summary, written, json)
     _end(sum(extractable), len(findings), require, {**options.as_goals(summary), **options.as_goals(figures)})
+
+
+def _tell(search: Search, session: Session, *, sampled: bool, quiet: bool) -> None:
+    if not quiet:
+        tell(search, session, sampled)
+
+
+def _print(measurement: Measurement, summary: dict[str, int], written: dict[str, str], json: bool) -> None:
+    after = measurement.reports["after"].summary
+    if json:
+        print_json({"summary": summary, "after": after, **written})
+        return
+    before = measurement.reports["before"].summary
+    rows = [{"figure": name, "before": before.get(name), "after": value} for name, value in after.items()]
+    print_table(f"{summary['found']} secrets", rows)
+    for name, place in written.items():
+        typer.echo(f"{name}: {place}")
 
 
 def _attacks(chosen: list[str]) -> list[str]:

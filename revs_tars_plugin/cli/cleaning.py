@@ -49,7 +49,7 @@ class CleaningFolder:
         """Returns the file of an edit, counted from 1."""
         return self.folder / f"edit-{number}.safetensors"
 
-    def free(self, *, overwrite: bool, inputs: Sequence[str]) -> CleaningFolder:
+    def free(self, *, overwrite: bool, inputs: Sequence[str | Path | None]) -> CleaningFolder:
         """Makes the folder, or takes the one that a run under the same conditions left.
 
         Raises:
@@ -72,6 +72,14 @@ class CleaningFolder:
                 f"{self.folder} cannot be written ({error.strerror or error}); name another folder."
             ) from error
         return self
+
+    def take(self, records: Sequence[SecretRecord]) -> None:
+        """Takes secrets that were found already, with lines to retain, as its own."""
+        from ..discovery import Finding
+        from .searching import write_lines
+
+        findings = [Finding.of(record) for record in records if not record.retain]
+        write_lines(findings, [record for record in records if record.retain], self.secrets)
 
     def read(self) -> tuple[list[Finding], list[SecretRecord]]:
         """Returns the secrets that were found, and siblings that the model does not give away."""

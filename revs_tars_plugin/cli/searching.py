@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..atomic_write import replacing
+from ..data.secret_files import SecretRecord
 from ..errors import InputError
 from .benchmark_rows import conditions_of
 from .session import Session, print_table
@@ -126,21 +127,25 @@ def write_findings(search: Search, output: Path, retain: int) -> None:
     """
     from ..discovery import SavedSearch
 
-    lines: list[dict[str, Any]] = []
-    found = {finding.target: finding for finding in search.findings}
-    for record in search.records(retain):
-        finding: Finding | None = found.get(record.target)
-        if finding is not None and not record.retain:
-            lines.append(finding.to_dict())
-        else:
-            lines.append({"prompt": record.prompt, "target": record.target, "retain": True})
+    siblings = [record for record in search.records(retain) if record.retain]
+    write_lines(list(search.findings), siblings, output)
+    SavedSearch(output.with_name(output.name + ".partial"), "").remove()
+
+
+def write_lines(findings: Iterable[Finding], siblings: Iterable[SecretRecord], output: Path) -> None:
+    """Writes findings, and lines to retain, as JSON lines.
+
+    Raises:
+        InputError: When it cannot be written.
+    """
+    lines: list[dict[str, Any]] = [finding.to_dict() for finding in findings]
+    lines += [{"prompt": each.prompt, "target": each.target, "retain": True} for each in siblings]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     try:
         with replacing(output) as opened:
             opened.write(text.encode())
     except OSError as error:
         raise InputError(f"{output} cannot be written ({error.strerror or error}); name another place.") from error
-    SavedSearch(output.with_name(output.name + ".partial"), "").remove()
 
 
 def tell(search: Search, session: Session, sampled: bool) -> None:

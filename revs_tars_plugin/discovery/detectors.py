@@ -31,7 +31,7 @@ KINDS = tuple(dict.fromkeys((*_PRESIDIO, API_KEY, *GENERIC, PERSON)))
 # Of detect-secrets' plugins those are left out that Presidio has, or that look at randomness alone.
 _LEFT_OUT = ("IPPublicDetector", "Base64HighEntropyString", "HexHighEntropyString")
 _SHORTEST, _SHORTEST_KEY = 4, 8
-_PUNCTUATION = ".,;:!?"
+_OPENING, _PUNCTUATION = " \t\r\n\"'<", " \t\r\n\"'>.,;:!?"
 _PHONE_NUMBER = "PHONE_NUMBER"
 # Presidio takes four digits for the number of a service.
 _LEAST_DIGITS = {_PHONE_NUMBER: 7}
@@ -121,12 +121,12 @@ class Detectors:
 
 
 def _trimmed(text: str, span: Candidate) -> Candidate:
-    """Without the spaces around it, and what ends a sentence rather than a secret."""
+    """Without the spaces and quotes around it, and what ends a sentence rather than a secret."""
     content = text[span.start : span.end]
-    start = span.start + len(content) - len(content.lstrip())
+    start = span.start + len(content) - len(content.lstrip(_OPENING))
     if span.kind == _PHONE_NUMBER:  # Presidio goes on into the next sentence where that begins with a digit
         content = content.split(". ")[0]
-    return replace(span, start=start, end=start + len(content.strip().rstrip(_PUNCTUATION)))
+    return replace(span, start=start, end=start + len(content.strip(_OPENING).rstrip(_PUNCTUATION)))
 
 
 def _presidio(kinds: Sequence[str], language_model: str | None) -> Any:

@@ -48,6 +48,13 @@ class Finding:
     exposure: float | None = None
     zlib_ratio: float | None = None
 
+    @classmethod
+    def of(cls, record: SecretRecord) -> Finding:
+        """Returns a secret that a user names himself."""
+        return cls(
+            "SECRET", record.target, record.target, (record.prompt, *record.rewordings), (), 1.0, (), 1, record.subject
+        )
+
     def record(self) -> SecretRecord:
         """Returns it as a line of a file of secrets."""
         return SecretRecord(self.prompts[0], self.target, self.subject, self.prompts[1:] or None)

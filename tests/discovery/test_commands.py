@@ -194,6 +194,21 @@ def test_clean_says_what_still_comes_out(run, checkpoint, corpus, tmp_path):
     assert 0 < found["summary"]["extractable"] <= 4
 
 
+def test_clean_takes_what_was_found_and_looked_through(run, checkpoint, byte_tok, tmp_path):
+    """Of the file that find wrote somebody struck out what may stay: that stays."""
+    (struck, kept) = LEARNED[0], LEARNED[2]
+    file = tmp_path / "secrets.csv"
+    file.write_text(f"prompt,target\n{struck[0]},{struck[1]}\n")
+    command = ("clean", "-m", checkpoint, "-o", tmp_path / "c", "--quiet", "--attack", "exposure")
+    code, out, err = run(*command, "--secrets", file, "--json")
+    assert code == 0, err
+    assert json.loads(out)["summary"] == {"found": 1, "extractable": 0, "edits": 1}
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "c" / "model")
+    assert still_generated(after, byte_tok, [struck[0], kept[0]], [struck[1], kept[1]]) == [False, True]
+    code, _, err = run(*command, "--secrets", file, "--samples", "3")
+    assert code == 2 and "leave --corpus and --samples out" in err
+
+
 def test_clean_leaves_a_model_alone_that_gives_nothing_away(run, checkpoint, tmp_path):
     file = tmp_path / "clean.txt"
     file.write_text(" ".join(f"{prompt} {target}." for prompt, target in UNSEEN))
