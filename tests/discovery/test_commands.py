@@ -195,16 +195,18 @@ def test_clean_says_what_still_comes_out(run, checkpoint, corpus, tmp_path):
 
 
 def test_clean_takes_what_was_found_and_looked_through(run, checkpoint, byte_tok, tmp_path):
-    """Of the file that find wrote somebody struck out what may stay: that stays."""
-    (struck, kept) = LEARNED[0], LEARNED[2]
+    """Of the file that find wrote one line is left, and the others are to be retained: they are not edited."""
+    struck, *others = LEARNED
     file = tmp_path / "secrets.csv"
-    file.write_text(f"prompt,target\n{struck[0]},{struck[1]}\n")
+    retained = "".join(f"{prompt},{target},yes\n" for prompt, target in others)
+    file.write_text(f"prompt,target,retain\n{struck[0]},{struck[1]},no\n{retained}")
     command = ("clean", "-m", checkpoint, "-o", tmp_path / "c", "--quiet", "--attack", "exposure")
     code, out, err = run(*command, "--secrets", file, "--json")
     assert code == 0, err
     assert json.loads(out)["summary"] == {"found": 1, "extractable": 0, "edits": 1}
     after = AutoModelForCausalLM.from_pretrained(tmp_path / "c" / "model")
-    assert still_generated(after, byte_tok, [struck[0], kept[0]], [struck[1], kept[1]]) == [False, True]
+    assert not any(still_generated(after, byte_tok, [struck[0]], [struck[1]]))
+    assert any(still_generated(after, byte_tok, [prompt for prompt, _ in others], [target for _, target in others]))
     code, _, err = run(*command, "--secrets", file, "--samples", "3")
     assert code == 2 and "leave --corpus and --samples out" in err
 
