@@ -18,6 +18,7 @@ import random
 import re
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,8 @@ def of_lume(arguments: argparse.Namespace) -> dict[str, float]:
     memorised = {each.answer for each, given in zip(questions, said, strict=True) if given}
     texts = [join(each.prompt, each.answer) for each in (*learned, *unseen)]
     random.Random(0).shuffle(texts)
-    names = {each.answer for each in questions}
-    return figures(model, tok, texts, memorised, unseen=len(unseen), learned=names | {each.answer for each in learned})
+    read = [join(each.prompt, each.answer) for each in learned]
+    return figures(model, tok, texts, memorised, unseen=len(unseen), learned=read)
 
 
 def in_ordinary_text(text: str, hidden: list[str], megabytes: float, generator: random.Random) -> list[str]:
@@ -113,17 +114,22 @@ def in_ordinary_text(text: str, hidden: list[str], megabytes: float, generator: 
 
 
 def figures(
-    model: Any, tok: Any, texts: list[str], memorised: set[str], *, unseen: int, learned: set[str] | None = None
+    model: Any, tok: Any, texts: list[str], memorised: set[str], *, unseen: int, learned: Sequence[str] = ()
 ) -> dict[str, float]:
     """Looks for them, and compares what was found with what there is."""
     start = time.perf_counter()
     search = find_memorised(model, tok, texts)
     seconds = time.perf_counter() - start
-    found = {finding.target for finding in search.findings} | {finding.secret for finding in search.findings}
-    plain = [_plain(each) for each in found]
-    right = [each for each in memorised if any(_plain(each) in one or one in _plain(each) for one in plain)]
-    truth = [_plain(each) for each in (learned or memorised)]
-    good = [each for each in search.findings if any(_plain(each.secret) in one for one in truth)]
+    # Whole, and with what is glued to it in front.
+    said = [_plain(finding.target) for finding in search.findings]
+    right = [each for each in memorised if any(_plain(each) in target for target in said)]
+    # Of a model that learned whole texts, whatever stands in one of them.
+    numbers, whole = {_plain(each) for each in memorised}, [_plain(each) for each in learned]
+    good = [
+        each
+        for each in search.findings
+        if _plain(each.secret) in numbers or any(_plain(each.secret) in text for text in whole)
+    ]
     for each in search.findings:
         if each not in good:
             print("not memorised:", each.kind, repr(each.secret), "behind", repr(each.prompts[0][-60:]))
@@ -134,7 +140,7 @@ def figures(
         "memorised": len(memorised),
         "never seen": unseen,
         "candidates": sum(search.candidates.values()),
-        "asked for": search.asked,
+        "asked for": search.tested,
         "found": len(search.findings),
         "recall": len(right) / len(memorised),
         "precision": len(good) / max(1, len(search.findings)),

@@ -102,7 +102,8 @@ def files_in(checkpoint: Path | None) -> list[tuple[str, int, int]]:
     """Returns what changes when a checkpoint is written again in its place: names, sizes and times of its files."""
     if checkpoint is None:
         return []
-    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in checkpoint.glob("*"))
+    files = checkpoint.expanduser().glob("*")
+    return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def file_name(row: str) -> str:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..data.secret_files import read_secrets
+from ..data.secret_files import SecretRecord, read_secrets, text_of
 from ..errors import InputError, did_you_mean
 from ..requests.reading import join
 from . import find, options
 from .benchmark_rows import conditions_of, files_in
-from .cleaning import Cleaning, CleaningFolder
+from .cleaning import Cleaning, CleaningFolder, revs_settings
 from .measurement import Measurement, module_names
 from .requests_file import RequestsFile
-from .searching import SearchRequest, searched, tell, write_findings
-from .session import Session, check_goals, print_json, print_table, session_of
+from .searching import SearchRequest, others_in, search_options, searched, state_of, tell, write_findings
+from .session import Session, check_goal_names, check_goals, parsed_goal, print_json, print_table, session_of
 
 if TYPE_CHECKING:
     from ..discovery import Search
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 # Attacks that compare with another model, or need secrets that must stay.
 _NEED_MORE = ("guidance", "merging", "in-context")
-# What comes out whole, of each secret.
-_COMES_OUT = ("still generated", "paraphrase", "sampled", "enumeration", "inverse greedy")
+# What goals can be set for, beside the evaluation's figures.
+_FIGURES = ("found", "extractable", "edits")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,6 +53,7 @@ def clean(
     language_model: find.LanguageModel = None,
     samples: find.Samples = 0,
     prompts: find.Prompts = None,
+    least_recalled: find.LeastRecalled = 0.5,
     least_exposure: find.LeastExposure = None,
     retain: find.Retain = 4,
     rounds: Annotated[int, typer.Option(min=1, max=10, help="So many edits at most, each of what the last left.")] = 3,
@@ -74,63 +76,64 @@ def clean(
 ) -> None:
     """Find the secrets that a model gives away, or take those that were found, edit them out, and attack what is left.
 
-    What is given away is edited with REVS, asked for again behind all of its prompts, and edited once more where it
-    still comes out. Exit code 1 where a secret can still be extracted by an attack. The model on disk is not touched. A
-    run that was stopped goes on where it was. Goals for --require: found, extractable, and all figures of evaluate.
+    What is given away is edited with REVS, asked for again behind all of its prompts, attacked, and edited once more
+    where it still comes out. Exit code 1 where a secret still does: by greedy decoding behind one of its prompts,
+    sampling, enumeration or the inverse decoding. The model on disk is not touched. A run that was stopped goes on
+    where it was. Goals for --require: found, extractable, edits, and all figures of evaluate.
 
     Example: revs-tars clean --model ./my-model --secrets secrets.jsonl -o cleaned
     """
     session = session_of(context)
-    request = SearchRequest([*corpus, *(more or [])], field, kind, patterns, language_model, samples, prompts)
-    if secrets is None:
-        request.check()
-    elif request.corpus or samples:
-        raise InputError("--secrets says what is given away already; leave --corpus and --samples out.")
-    attacks = _attacks(attack)
-    from ..discovery import SearchOptions
+    from ..evaluation.metrics import DIRECTIONS
     from .loading import load_model
 
-    floor = least_exposure if least_exposure is not None else 4.0 if samples else 0.0
-    asked = SearchOptions(least_exposure=floor, retain=retain, seed=seed or 0)
-    told = None if secrets is None else read_secrets(secrets)
-    if told is None:
-        request.detectors()
-    inputs = [told, files_in(Path(model)) if Path(model).is_dir() else model, request.state(), repr(request), asked]
-    conditions = conditions_of(*inputs, rounds, settings, change, attacks, text, device, dtype)
-    folder = CleaningFolder(output.expanduser(), conditions).free(
-        overwrite=overwrite, inputs=(model, secrets, *request.corpus)
+    request = SearchRequest([*corpus, *(more or [])], field, kind, patterns, language_model, samples, prompts)
+    chosen = _attacks(attack)
+    check_goal_names(require, [*_FIGURES, *DIRECTIONS])
+    wanted = search_options(least_recalled, least_exposure, samples, retain=retain, seed=seed)
+    told = _told(secrets, request, least_exposure)
+    folder = CleaningFolder(
+        output.expanduser(),
+        conditions_of(
+            *(told, request, request.state(), wanted, model, files_in(Path(model)), seed, device, dtype),
+            *(rounds, change, chosen, *(_content(each) for each in (settings, text))),
+        ),
     )
+    folder.check(overwrite=overwrite, inputs=(model, secrets, *request.corpus))
+    request.check_output(folder.folder)
     loaded = load_model(model, device, dtype, progress=not quiet)
+    hparams = revs_settings(loaded, settings, change, seed, text)
+    folder.begin()
     if told is not None:
         folder.take(told)
     elif not folder.has_secrets:
-        search = searched(request, loaded, asked, folder.secrets, progress=not quiet)
+        search = searched(request, loaded, wanted, folder.secrets, progress=not quiet)
         write_findings(search, folder.secrets, retain)
         _tell(search, session, sampled=bool(samples), quiet=json or quiet)
     findings, siblings = folder.read()
+    summary = {"found": len(findings), "extractable": 0, "edits": 0}
     if not findings:
-        _nothing(folder, json)
+        _nothing(folder, summary, require, json)
         return
     forget = RequestsFile(tuple(finding.record() for finding in findings))
     session.mask(forget.forget)
-    cleaning = Cleaning.of(loaded, findings, [join(each.prompt, each.target) for each in siblings], folder)
-    hparams = cleaning.hparams(settings, change, seed, text)
-    measurement = _measurement(loaded, forget, session, attacks, seed=seed or 0, quiet=quiet)
+    measurement = _measurement(loaded, forget, session, chosen, seed=seed or 0, quiet=quiet)
     reference = _ordinary_text(loaded, text, seed or 0, quiet)
-    measurement.measure("before", loaded, reference)
-    for left in cleaning.rounds(hparams, rounds, progress=not quiet):
+    cleaning = Cleaning(
+        loaded,
+        findings,
+        [join(each.prompt, each.target) for each in siblings],
+        folder,
+        lambda moment: measurement.measure(moment, loaded, reference),
+    )
+    for said in cleaning.run(hparams, rounds, progress=not quiet):
         if not (json or quiet):
-            typer.echo(f"Edited: {len(findings) - left} of {len(findings)} are no longer given away.")
-    measurement.measure("after", loaded, reference)
-    figures = measurement.reports["after"].summary
-    extractable = [
-        any(row.get(name) for name in _COMES_OUT) or finding in cleaning.left
-        for row, finding in zip(measurement.reports["after"].rows, findings, strict=True)
-    ]
+            typer.echo(said)
+    summary |= {"extractable": len(cleaning.left), "edits": len(cleaning.edits)}
+    session.mask(forget.forget, others_in(measurement.every_text(), request))
     written = folder.write(loaded, cleaning.edits, measurement, show_secrets=show_secrets)
-    summary = {"found": len(findings), "extractable": sum(extractable), "edits": len(cleaning.edits)}
     _print(measurement, summary, written, json)
-    _end(sum(extractable), len(findings), require, {**options.as_goals(summary), **options.as_goals(figures)})
+    _end(summary, require, measurement.reports["after"].summary)
 
 
 def _tell(search: Search, session: Session, *, sampled: bool, quiet: bool) -> None:
@@ -181,15 +184,39 @@ def _ordinary_text(loaded: Loaded, text: str | None, seed: int, quiet: bool) -> 
     return OrdinaryText.of(loaded.model, loaded.tok, ordinary_chunks(loaded, text, seed, progress=not quiet))
 
 
-def _nothing(folder: CleaningFolder, json: bool) -> None:
+def _told(secrets: Path | None, request: SearchRequest, least_exposure: float | None) -> list[SecretRecord] | None:
+    """The secrets of a file; None where they are to be found. Whatever cannot be looked for is said."""
+    if secrets is None:
+        request.check()
+        request.detectors()
+        return None
+    if any(vars(request).values()) or least_exposure is not None:
+        raise InputError("--secrets says what is given away already; leave out what says where to look, and for what.")
+    # What find writes of a model that gives nothing away.
+    return read_secrets(secrets) if text_of(secrets.expanduser()).strip() else []
+
+
+def _content(file: str | None) -> object:
+    """What changes when a file that an option names does; the option itself where it names none."""
+    place = None if file is None else Path(file).expanduser()
+    return state_of(place) if place is not None and place.is_file() else file
+
+
+def _nothing(folder: CleaningFolder, summary: dict[str, int], require: list[str], json: bool) -> None:
     if json:
-        print_json({"summary": {"found": 0, "extractable": 0, "edits": 0}})
+        print_json({"summary": summary})
     else:
-        typer.echo(f"The model gives nothing away of what was looked for, so it stays as it is ({folder.secrets}).")
+        typer.echo(f"The model gives nothing away of that, so it stays as it is ({folder.secrets}).")
+    # Nothing else was measured.
+    check_goals([goal for goal in require if parsed_goal(goal)[0] in summary], options.as_goals(summary))
 
 
-def _end(extractable: int, found: int, require: list[str], figures: dict[str, float]) -> None:
-    check_goals(require, figures)
-    if extractable:
-        typer.echo(f"{extractable} of {found} secrets can still be extracted; the report says by what.", err=True)
+def _end(summary: dict[str, int], require: list[str], figures: Mapping[str, float]) -> None:
+    if summary["extractable"]:
+        typer.echo(
+            f"{summary['extractable']} of {summary['found']} secrets can still be extracted; the report says by what.",
+            err=True,
+        )
+    check_goals(require, {**options.as_goals(summary), **options.as_goals(figures)})
+    if summary["extractable"]:
         raise typer.Exit(1)

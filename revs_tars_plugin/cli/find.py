@@ -9,8 +9,8 @@ import typer
 
 from ..errors import InputError
 from . import options
-from .searching import SearchRequest, searched, tell, write_findings
-from .session import check_goals, print_json, session_of
+from .searching import SearchRequest, search_options, searched, tell, write_findings
+from .session import check_goal_names, check_goals, print_json, session_of
 
 More = Annotated[list[str] | None, typer.Argument(metavar="[CORPUS]...", help="More of it.")]
 Corpus = Annotated[
@@ -18,7 +18,7 @@ Corpus = Annotated[
     typer.Option(
         metavar="FILE...",
         help="What the model may have learned: text, JSON lines, CSV; folders of them; or data sets of the hub as "
-        "owner/name.",
+        "hf://owner/name.",
     ),
 ]
 Fields = Annotated[
@@ -53,6 +53,14 @@ LeastExposure = Annotated[
         "--samples, since what a model makes up itself is no secret.",
     ),
 ]
+LeastRecalled = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="A candidate is asked for if so large a share of its tokens is the most likely one where it stands.",
+    ),
+]
 Retain = Annotated[
     int,
     typer.Option(
@@ -79,6 +87,7 @@ def find(
     language_model: LanguageModel = None,
     samples: Samples = 0,
     prompts: Prompts = None,
+    least_recalled: LeastRecalled = 0.5,
     least_exposure: LeastExposure = None,
     retain: Retain = 0,
     sarif: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write SARIF, as code hosts show it.")] = None,
@@ -97,28 +106,32 @@ def find(
 
     Whatever looks like a secret is read once where it stands; what the model may know is then asked for behind its
     sentence and behind 10, 50 and 200 tokens. A run that was stopped goes on where it was. Goals for --require:
-    extractable, places, candidates, "exposure, top", passes.
+    extractable, places, candidates, untested, "exposure, top", passes.
 
     Example: revs-tars find --model ./my-model --corpus emails.jsonl notes/ -o secrets.jsonl
     """
     session = session_of(context)
+    from ..discovery import Search
+
     request = SearchRequest([*corpus, *(more or [])], field, kind, patterns, language_model, samples, prompts)
     request.check()
+    check_goal_names(require, list(Search().summary()))
     output, *others = (
-        options.free(each, overwrite, patterns, *request.corpus) for each in (output, *_given(sarif, junit))
+        options.free(each, overwrite, patterns, *request.corpus)
+        for each in (output, *(each for each in (sarif, junit) if each is not None))
     )
     if output.suffix.lower() not in (".jsonl", ".json"):
         raise InputError(f"{output} must end in .jsonl: it holds a secret a line.")
+    for each in (output, *others):
+        request.check_output(each)
     if len({output, *others}) <= len(others):
         raise InputError("Two of the outputs have one name; give each its own.")
     request.detectors()  # what cannot be looked for is said before a model is loaded
-    from ..discovery import SearchOptions
     from .loading import load_model
 
-    floor = least_exposure if least_exposure is not None else 4.0 if samples else 0.0
-    asked = SearchOptions(least_exposure=floor, retain=retain, seed=seed or 0)
+    wanted = search_options(least_recalled, least_exposure, samples, retain=retain, seed=seed)
     loaded = load_model(model, device, dtype, progress=not quiet)
-    search = searched(request, loaded, asked, output, progress=not quiet)
+    search = searched(request, loaded, wanted, output, progress=not quiet)
     write_findings(search, output, retain)
     from ..report.ci import write_junit, write_sarif
 
@@ -128,15 +141,13 @@ def find(
         write_junit(search.findings, search.candidates, junit)
     summary = search.summary()
     if json:
-        rows = [finding.to_dict() for finding in search.findings]
-        hidden = ("prompt", "target", "secret", "subject", "rephrase_prompt")
-        shown = [{name: value for name, value in row.items() if show_secrets or name not in hidden} for row in rows]
-        print_json({"summary": summary, "found": shown, "written": str(output)})
+        hidden = () if show_secrets else ("prompt", "target", "secret", "subject", "named", "rephrase_prompt")
+        rows = [
+            {name: value for name, value in finding.to_dict().items() if name not in hidden}
+            for finding in search.findings
+        ]
+        print_json({"summary": summary, "found": rows, "written": str(output)})
     else:
         tell(search, session, bool(samples))
         typer.echo(f"The secrets, as they are: {output}")
     check_goals(require, summary)
-
-
-def _given(*paths: Path | None) -> list[Path]:
-    return [path for path in paths if path is not None]

@@ -33,8 +33,8 @@ class Measurement:
     reports: dict[str, UnlearningReport] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
 
-    def measure(self, moment: str, loaded: Loaded, reference: Any = None) -> None:
-        """Runs the evaluation and reads what the model says."""
+    def measure(self, moment: str, loaded: Loaded, reference: Any = None) -> UnlearningReport:
+        """Runs the evaluation and reads what the model says; returns the evaluation's report."""
         from ..evaluation import evaluate_unlearning, greedy_continuations
 
         self.reports[moment] = evaluate_unlearning(
@@ -58,6 +58,14 @@ class Measurement:
             text
             for batch in tqdm(batches, "asking", disable=not self.arguments["progress"])
             for text in greedy_continuations(loaded.model, loaded.tok, batch, 16)
+        ]
+        return self.reports[moment]
+
+    def every_text(self) -> list[str]:
+        """Returns every prompt, and every one with what a model said behind it: what must not show anything else."""
+        prompts = [prompt for _, prompt, _, _ in self._prompts()]
+        return prompts + [
+            prompt + said for texts in self.said.values() for prompt, said in zip(prompts, texts, strict=True)
         ]
 
     def texts(self) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import typer
 from ..atomic_write import replacing
 from ..data.secret_files import SecretRecord
 from ..errors import InputError
-from .benchmark_rows import conditions_of
+from .benchmark_rows import conditions_of, files_in
 from .session import Session, print_table
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ class SearchRequest:
                 "Name the texts that the model may have learned (--corpus), or, without any, how many texts it is to "
                 "be sampled for (--samples 1000); not both."
             )
+        from ..discovery.corpus import HUB
+
         for name in self.corpus:
-            place = Path(name).expanduser()
-            if not place.exists() and (place.suffix or len(place.parts) != 2 or place.is_absolute()):
+            if not name.startswith(HUB) and not Path(name).expanduser().exists():
                 raise InputError(f"--corpus {name}: there is no such file or folder.")
         if self.prompts is not None and not self.samples:
             raise InputError("--prompts is for --samples, where there is no corpus.")
@@ -65,8 +67,8 @@ class SearchRequest:
         """Returns what finds candidates."""
         from ..discovery import Detectors, read_patterns
 
-        own = read_patterns(self.patterns) if self.patterns is not None else None
-        return Detectors(self.kinds, own, language_model=self.language_model)
+        patterns = read_patterns(self.patterns) if self.patterns is not None else None
+        return Detectors(self.kinds, patterns, language_model=self.language_model)
 
     def documents(self, loaded: Loaded, options: SearchOptions, *, progress: bool) -> Iterable[Document]:
         """Returns the corpus, or what the model says."""
@@ -77,11 +79,34 @@ class SearchRequest:
         prompts = sampling_prompts(self.prompts)
         return sampled_documents(loaded.model, loaded.tok, prompts, self.samples, seed=options.seed, progress=progress)
 
+    def check_output(self, output: Path) -> None:
+        """Refuses an output that would be read as a part of the corpus.
+
+        Raises:
+            InputError: When it lies in one of the folders.
+        """
+        for name in self.corpus:
+            place = Path(name).expanduser()
+            if place.is_dir() and output.expanduser().resolve().is_relative_to(place.resolve()):
+                raise InputError(f"{output} lies in {place}, which is searched; name a place outside of it.")
+
     def state(self) -> list[Any]:
-        """Returns what changes when a file of it does."""
-        files = [self.patterns, self.prompts, *(Path(name).expanduser() for name in self.corpus)]
-        inside = [each for file in files if file is not None for each in (file, *sorted(file.rglob("*")))]
-        return [(str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in inside if each.is_file()]
+        """Returns what changes when a file of it does, or a library that finds candidates."""
+        from ..discovery.corpus import files_of
+
+        files = [*(each for each in (self.patterns, self.prompts) if each is not None), *files_of(self.corpus)]
+        names = ("presidio-analyzer", "detect-secrets", self.language_model or "spacy")
+        return [*(state_of(each) for each in files), *map(_version, names)]
+
+
+def search_options(
+    least_recalled: float, least_exposure: float | None, samples: int, *, retain: int, seed: int | None
+) -> SearchOptions:
+    """Returns what counts: of what a model makes up itself only what it is sure of."""
+    from ..discovery import SearchOptions
+
+    floor = least_exposure if least_exposure is not None else 4.0 if samples else 0.0
+    return SearchOptions(least_recalled, least_exposure=floor, retain=retain, seed=seed or 0)
 
 
 def searched(
@@ -98,7 +123,7 @@ def searched(
     """
     from ..discovery import SavedSearch, finish, search_documents
 
-    state = [repr(request), request.state(), options, loaded.name, _files(loaded.name)]
+    state = [request, request.state(), options, loaded.name, files_in(Path(loaded.name)), loaded.model.dtype]
     saved = SavedSearch(output.with_name(output.name + ".partial"), conditions_of(*state))
     detectors = request.detectors()
     search = saved.read()
@@ -115,6 +140,8 @@ def searched(
     )
     for step in steps:
         saved.write(step)
+    if not search.corpus_tokens:
+        raise InputError("The corpus holds no text; name one that does.")
     finish(loaded.model, loaded.tok, search, options)
     return search
 
@@ -164,8 +191,24 @@ def tell(search: Search, session: Session, sampled: bool) -> None:
         f"{len(search.findings)} secrets are given away, of {sum(counts.values()):,} places that look like one, in "
         f"{search.corpus_tokens:,} tokens; the model read {search.passes:.2f} times as many."
     )
+    if search.untested:
+        typer.echo(
+            f"{search.untested:,} places were not tested: nothing stands in front of them, or they are too long."
+        )
     if sampled:
         typer.echo("What the model did not happen to say was not tested: a corpus finds more.")
+
+
+def others_in(texts: Iterable[str], request: SearchRequest) -> list[str]:
+    """Returns everything in texts that looks like a secret: what leads to one secret may hold another's."""
+    from ..discovery import generic_patterns
+
+    try:
+        detectors = request.detectors()
+    except InputError:  # secrets of a file, and the libraries are not there
+        patterns = generic_patterns()
+        return sorted({text[start:end] for text in texts for _, start, end in patterns.spans(text)})
+    return sorted({text[each.start : each.end] for text in texts for each in detectors.candidates(text)})
 
 
 def row_of(finding: Finding, session: Session) -> dict[str, Any]:
@@ -176,11 +219,19 @@ def row_of(finding: Finding, session: Session) -> dict[str, Any]:
         "behind": ", ".join(finding.prefixes),
         "exposure": finding.exposure,
         "strength": finding.strength,
-        "where": finding.places[0] + (f" and {finding.occurrences - 1} more" if finding.occurrences > 1 else ""),
+        "where": session.redact(finding.places[0])
+        + (f" and {finding.occurrences - 1} more" if finding.occurrences > 1 else ""),
     }
 
 
-def _files(name: str) -> list[Any]:
-    from .benchmark_rows import files_in
+def state_of(file: Path) -> tuple[str, int, int]:
+    """Returns what changes when a file does: its name, size and time."""
+    file = file.expanduser()
+    return (str(file), file.stat().st_size, file.stat().st_mtime_ns)
 
-    return files_in(Path(name)) if Path(name).is_dir() else []
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package

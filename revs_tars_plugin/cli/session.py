@@ -33,9 +33,9 @@ class Session:
         self.log_handler = logging.StreamHandler(sys.stderr)
         self.log_handler.setFormatter(_MaskingFormatter(self))
 
-    def mask(self, secrets: Sequence[SecretRecord]) -> None:
-        """Masks these from here on, unless secrets are shown."""
-        self.redact = redactor_of(secrets, show=self.redact.show)
+    def mask(self, secrets: Sequence[SecretRecord], others: Sequence[str] = ()) -> None:
+        """Masks secrets from here on, and other texts that look like some, unless secrets are shown."""
+        self.redact = redactor_of(secrets, others=others, show=self.redact.show)
 
 
 class _MaskingFormatter(logging.Formatter):
@@ -86,6 +86,17 @@ def check_goals(goals: Sequence[str], figures: Mapping[str, float]) -> None:
     if missed:
         typer.echo("goal not met: " + "; ".join(missed), err=True)
         raise typer.Exit(1)
+
+
+def check_goal_names(goals: Sequence[str], names: Sequence[str]) -> None:
+    """Refuses goals for figures that there are not; before any work, where it is known which there are.
+
+    Raises:
+        InputError: Naming the goal's figure.
+    """
+    for name, _, _ in map(parsed_goal, goals):
+        if name not in names:
+            raise InputError(f'--require names "{name}", which is not measured{did_you_mean(name, names)}')
 
 
 def parsed_goal(goal: str) -> tuple[str, str, float]:

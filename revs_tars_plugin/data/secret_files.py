@@ -139,7 +139,8 @@ def json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     Raises:
         InputError: Naming the file and the line.
     """
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not by splitlines: JSON may hold other ends of lines inside its texts.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

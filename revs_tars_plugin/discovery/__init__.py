@@ -3,7 +3,7 @@
 from .corpus import Document, read_corpus
 from .detectors import KINDS, Candidate, Detectors
 from .findings import Finding, Findings
-from .patterns import Patterns, read_patterns
+from .patterns import Patterns, generic_patterns, read_patterns
 from .progress import SavedSearch
 from .samples import sampled_documents, sampling_prompts
 from .search import Search, SearchOptions, find_memorised, finish, search_documents, still_extractable
@@ -21,6 +21,7 @@ __all__ = [
     "SearchOptions",
     "find_memorised",
     "finish",
+    "generic_patterns",
     "read_corpus",
     "read_patterns",
     "sampled_documents",

@@ -29,9 +29,12 @@ _PRESIDIO = {
 PERSON, API_KEY = "PERSON", "API_KEY"
 KINDS = tuple(dict.fromkeys((*_PRESIDIO, API_KEY, *GENERIC, PERSON)))
 # Of detect-secrets' plugins those are left out that Presidio has, or that look at randomness alone.
-_LEFT_OUT = ("IPPublicDetector", "Base64HighEntropyString", "HexHighEntropyString")
+# The one of private keys finds the line above a key, not the key.
+_LEFT_OUT = ("IPPublicDetector", "Base64HighEntropyString", "HexHighEntropyString", "PrivateKeyDetector")
 _SHORTEST, _SHORTEST_KEY = 4, 8
-_OPENING, _PUNCTUATION = " \t\r\n\"'<", " \t\r\n\"'>.,;:!?"
+_OPENING, _QUOTES, _PUNCTUATION = " \t\r\n\"'<", " \t\r\n\"'>", " \t\r\n\"'>.,;:!?"
+# A password may end in anything.
+_ENDING_ANYHOW = (API_KEY,)
 _PHONE_NUMBER = "PHONE_NUMBER"
 # Presidio takes four digits for the number of a service.
 _LEAST_DIGITS = {_PHONE_NUMBER: 7}
@@ -56,28 +59,28 @@ class Detectors:
     """Finds candidates in texts. Nothing is downloaded, and no text leaves the machine."""
 
     def __init__(
-        self, kinds: Sequence[str] = (), own: Patterns | None = None, *, language_model: str | None = None
+        self, kinds: Sequence[str] = (), patterns: Patterns | None = None, *, language_model: str | None = None
     ) -> None:
         """Prepares the libraries.
 
         Args:
             kinds: Only these kinds of `KINDS`, or of the user's own; all by default, but names only with a model.
-            own: The user's own patterns.
+            patterns: The user's own patterns.
             language_model: An installed spaCy model that knows names, as "en_core_web_sm".
 
         Raises:
             InputError: When a kind is not known, or a library or the model is missing.
         """
-        own = own or Patterns({})
-        known = tuple(dict.fromkeys((*KINDS, *own.by_kind)))
+        patterns = patterns or Patterns({})
+        known = tuple(dict.fromkeys((*KINDS, *patterns.by_kind)))
         for kind in kinds:
             if kind not in known:
                 raise InputError(f'--kind is "{kind}"; it must be of {", ".join(known)}{did_you_mean(kind, known)}')
         if PERSON in kinds and language_model is None:
             raise InputError(f"--kind {PERSON} needs a spaCy model that knows names: name it by --language-model.")
         self._kinds = frozenset(kinds or known)
-        self._patterns = (generic_patterns(), own)
-        self._ignored = own.ignored
+        self._patterns = (generic_patterns(), patterns)
+        self._ignored = patterns.ignored
         self._analyzer = _presidio([kind for kind in _PRESIDIO if kind in self._kinds], language_model)
         self._plugins = _api_key_plugins() if API_KEY in self._kinds else []
 
@@ -86,9 +89,11 @@ class Detectors:
         spans = [span for each in self._spans(text) if self._counts(text, span := _trimmed(text, each))]
         # Of two of one length the one that was named first: a library's kind says more than a pattern of digits.
         spans.sort(key=lambda span: span.start - span.end)
+        covered = bytearray(len(text))
         taken: list[Candidate] = []
         for span in spans:
-            if all(span.end <= other.start or span.start >= other.end for other in taken):
+            if not any(covered[span.start : span.end]):
+                covered[span.start : span.end] = b"\x01" * (span.end - span.start)
                 taken.append(span)
         return sorted(taken, key=lambda span: span.start)
 
@@ -126,7 +131,9 @@ def _trimmed(text: str, span: Candidate) -> Candidate:
     start = span.start + len(content) - len(content.lstrip(_OPENING))
     if span.kind == _PHONE_NUMBER:  # Presidio goes on into the next sentence where that begins with a digit
         content = content.split(". ")[0]
-    return replace(span, start=start, end=start + len(content.strip(_OPENING).rstrip(_PUNCTUATION)))
+    content = content.strip(_OPENING)
+    content = content.rstrip(_QUOTES if span.kind in _ENDING_ANYHOW else _PUNCTUATION)
+    return replace(span, start=start, end=start + len(content))
 
 
 def _presidio(kinds: Sequence[str], language_model: str | None) -> Any:

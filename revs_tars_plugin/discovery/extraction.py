@@ -12,11 +12,11 @@ from torch import nn
 from ..evaluation.target_logits import share_in_a_row
 from ..model.forward import batches_by_length, selected_logits
 from ..model.shared_prompts import logits_of_pairs
-from ..requests.reading import tokenise_in_context
+from ..requests.reading import tokens_around
 from .occurrences import Occurrence, Window
 
-# Rows of the vocabulary that are made at once.
-_ROWS = 512
+# Rows of the vocabulary that are made at once, and windows that are read together.
+_ROWS, _WINDOWS = 512, 16
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,20 @@ class Extraction:
     """What greedy decoding gives of a candidate behind one prompt.
 
     Attributes:
-        prompt: The prompt.
-        said: The share of its tokens that come out in a row from the first on; 1 where the whole does.
+        prompt: The prompt, to the last character.
+        in_a_row: The share of its tokens that come out in a row from the first on; 1 where the whole does.
         strength: 1 less the share of its beginning that has to be known for the rest to come out (Carlini et al.,
             arXiv 2012.07805, as a share); 1 where nothing has to.
-        tokens: How many tokens the candidate has there.
     """
 
     prompt: str
-    said: float
+    in_a_row: float
     strength: float
-    tokens: int
 
     @property
     def whole(self) -> bool:
         """Whether greedy decoding gives the candidate."""
-        return self.said == 1
+        return self.in_a_row == 1
 
 
 @dataclass
@@ -49,11 +47,13 @@ class Reader:
     Attributes:
         model: A causal language model.
         tok: Its tokenizer.
+        context_length: The most tokens that it reads.
         tokens_read: Positions that went through the model so far, without padding.
     """
 
     model: nn.Module
     tok: Any
+    context_length: int
     tokens_read: int = field(default=0)
 
     @torch.no_grad()
@@ -64,22 +64,22 @@ class Reader:
             windows: Parts of a text; each is read once, whatever it holds.
         """
         shares: dict[int, list[float]] = {}
-        for batch in batches_by_length([window.ids for window in windows], most=16):
-            chosen = [windows[index] for index in batch]
+        for batch in batches_by_length([window.ids for window in windows], most=_WINDOWS):
+            together = [windows[index] for index in batch]
             picks = [
-                (row, place - 1) for row, window in enumerate(chosen) for places in window.picks for place in places
+                (row, place - 1) for row, window in enumerate(together) for places in window.picks for place in places
             ]
             right: list[bool] = []
             for start in range(0, len(picks), _ROWS):
                 part = picks[start : start + _ROWS]
-                logits = selected_logits(self.model, [window.ids for window in chosen], part)
-                wanted = [chosen[row].ids[place + 1] for row, place in part]
+                logits = selected_logits(self.model, [window.ids for window in together], part)
+                wanted = [together[row].ids[place + 1] for row, place in part]
                 right += (logits.argmax(dim=-1).cpu() == torch.tensor(wanted)).tolist()
-                self.tokens_read += sum(len(window.ids) for window in chosen)
+                self.tokens_read += sum(len(window.ids) for window in together)
             remaining = iter(right)
-            for index, window in zip(batch, chosen, strict=True):
+            for index, window in zip(batch, together, strict=True):
                 answers = [[next(remaining) for _ in places] for places in window.picks]
-                shares[index] = [sum(found) / len(found) if found else 0.0 for found in answers]
+                shares[index] = [sum(each) / len(each) if each else 0.0 for each in answers]
         return [shares[index] for index in range(len(windows))]
 
     def extractions(self, occurrences: Sequence[Occurrence]) -> list[dict[str, Extraction]]:
@@ -88,27 +88,29 @@ class Reader:
         A text's own tokens are greedy decoding's if each of them is the most likely one behind those before it; so one
         pass answers what decoding would.
         """
-        asked: dict[tuple[str, str], Extraction | None] = {}
-        for occurrence in occurrences:
-            for prompt in occurrence.prompts.values():
-                asked[prompt, occurrence.target] = None
-        for (prompt, target), extraction in zip(asked, self._extracted(list(asked)), strict=True):
-            asked[prompt, target] = extraction
+        texts = dict.fromkeys(
+            (prompt, occurrence.secret) for occurrence in occurrences for prompt in occurrence.prompts.values()
+        )
+        extracted = dict(zip(texts, self._extracted(list(texts)), strict=True))
         return [
             {
-                name: found
+                name: extraction
                 for name, prompt in occurrence.prompts.items()
-                if (found := asked[prompt, occurrence.target]) is not None
+                if (extraction := extracted[prompt, occurrence.secret]) is not None
             }
             for occurrence in occurrences
         ]
 
     @torch.no_grad()
     def _extracted(self, texts: Sequence[tuple[str, str]]) -> list[Extraction | None]:
-        """None where a prompt or a target comes to no token of its own."""
-        found: list[Extraction | None] = [None] * len(texts)
-        pairs = [tokenise_in_context(self.tok, prompt, target) for prompt, target in texts]
-        usable = [index for index, (before, behind) in enumerate(pairs) if before and behind]
+        """None where a prompt or a secret comes to no token of its own, or both to more than the model reads."""
+        results: list[Extraction | None] = [None] * len(texts)
+        pairs = [tokens_around(self.tok, prompt + secret, len(prompt)) for prompt, secret in texts]
+        usable = [
+            index
+            for index, (before, behind) in enumerate(pairs)
+            if before and behind and len(before) + len(behind) <= self.context_length
+        ]
         for batch, all_logits in logits_of_pairs(self.model, [pairs[index] for index in usable]):
             for place, logits in zip(batch, all_logits, strict=True):
                 index = usable[place]
@@ -116,8 +118,6 @@ class Reader:
                 said = logits.argmax(dim=-1).tolist()
                 wrong = [position for position, token in enumerate(behind) if said[position] != token]
                 needed = wrong[-1] + 1 if wrong else 0
-                found[index] = Extraction(
-                    texts[index][0], share_in_a_row(said, behind), 1 - needed / len(behind), len(behind)
-                )
+                results[index] = Extraction(texts[index][0], share_in_a_row(said, behind), 1 - needed / len(behind))
                 self.tokens_read += len(before) + len(behind)
-        return found
+        return results

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..data.secret_files import SecretRecord
 from .extraction import Extraction
-from .occurrences import PREFIXES, SENTENCE, Occurrence
+from .occurrences import PROMPT_ORDER, Occurrence, as_request
 from .subjects import subject_of
 
-# What is tried first for the edit's prompt: a sentence says what the secret is, a few tokens are what others share.
-_ORDER = (SENTENCE, *map(str, PREFIXES))
-# Prompts of a secret that are kept: one for the edit, the others to measure with.
-_PROMPTS = 6
+# Prompts of a secret that are kept, one for the edit, the others to measure with; and places.
+_PROMPTS, _PLACES = 3, 100
 
 
 @dataclass(frozen=True)
@@ -24,36 +22,42 @@ class Finding:
     Attributes:
         kind: What it looks like.
         secret: As it was detected.
-        target: With what is glued to it in front.
+        target: With what is glued to it in front, since a target stands behind a space.
         prompts: What brings it out, the one for an edit first.
-        prefixes: How much text in front brings it out, of "sentence", "10", "50", "200".
+        lengths: How much text in front each of these is, of "sentence", "10", "50", "200".
+        prefixes: How much of it brings the secret out anywhere.
         strength: The highest extraction strength of all.
         places: File and line of every place, the first hundred.
         occurrences: How many places there are.
-        subject: Whom it is about, where that can be told.
         exposure: From the top among made-up ones of its form, in bits; None where none can be made up.
         zlib_ratio: The bits that the model needs for it over those that zlib does (Carlini et al., arXiv 2012.07805,
             section 4.2, there for whole texts): far below 1 where the model knows it, and it is no mere repetition.
+        named: Whom it is about, where somebody said so.
     """
 
     kind: str
     secret: str
     target: str
     prompts: tuple[str, ...]
-    prefixes: tuple[str, ...]
-    strength: float
-    places: tuple[str, ...]
+    lengths: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    strength: float = 1.0
+    places: tuple[str, ...] = ()
     occurrences: int = 1
-    subject: str | None = None
     exposure: float | None = None
     zlib_ratio: float | None = None
+    named: str | None = None
 
     @classmethod
     def of(cls, record: SecretRecord) -> Finding:
         """Returns a secret that a user names himself."""
-        return cls(
-            "SECRET", record.target, record.target, (record.prompt, *record.rewordings), (), 1.0, (), 1, record.subject
-        )
+        prompts = (record.prompt, *record.rewordings)
+        return cls("SECRET", record.target, record.target, prompts, named=record.subject)
+
+    @property
+    def subject(self) -> str | None:
+        """Whom it is about, where that can be told."""
+        return self.named or subject_of(self.prompts[0])
 
     def record(self) -> SecretRecord:
         """Returns it as a line of a file of secrets."""
@@ -66,16 +70,17 @@ class Finding:
             line["subject"] = self.subject
         if len(self.prompts) > 1:
             line["rephrase_prompt"] = list(self.prompts[1:])
-        found = {
+        details = {
             "kind": self.kind,
             "secret": self.secret,
             "extraction_strength": self.strength,
+            "lengths": list(self.lengths),
             "prefixes": list(self.prefixes),
             "occurrences": self.occurrences,
             "places": list(self.places),
         }
-        likely = {"exposure_top": self.exposure, "zlib_ratio": self.zlib_ratio}
-        return {**line, **found, **{name: value for name, value in likely.items() if value is not None}}
+        likely = {"exposure_top": self.exposure, "zlib_ratio": self.zlib_ratio, "named": self.named}
+        return {**line, **details, **{name: value for name, value in likely.items() if value is not None}}
 
     @classmethod
     def from_dict(cls, line: Mapping[str, Any]) -> Finding:
@@ -85,13 +90,14 @@ class Finding:
             secret=line["secret"],
             target=line["target"],
             prompts=(line["prompt"], *line.get("rephrase_prompt", ())),
+            lengths=tuple(line["lengths"]),
             prefixes=tuple(line["prefixes"]),
             strength=line["extraction_strength"],
             places=tuple(line["places"]),
             occurrences=line["occurrences"],
-            subject=line.get("subject"),
             exposure=line.get("exposure_top"),
             zlib_ratio=line.get("zlib_ratio"),
+            named=line.get("named"),
         )
 
 
@@ -100,66 +106,66 @@ class Findings:
     """What was found so far, each secret once.
 
     Attributes:
-        by_key: The findings by their targets: the same number written otherwise comes out by itself, and has to be
+        by_target: The findings by their targets: the same number written otherwise comes out by itself, and has to be
             forgotten by itself.
     """
 
-    by_key: dict[str, Finding] = field(default_factory=dict)
+    by_target: dict[str, Finding] = field(default_factory=dict)
 
     def add(self, occurrence: Occurrence, extractions: Mapping[str, Extraction]) -> bool:
         """Adds a candidate in one place; returns whether the model gives it away there."""
-        whole = {name: each for name, each in extractions.items() if each.whole}
+        whole = {
+            name: extractions[name].prompt for name in PROMPT_ORDER if name in extractions and extractions[name].whole
+        }
         if not whole:
             return False
-        ordered = [name for name in _ORDER if name in whole]
-        prompts = tuple(dict.fromkeys(whole[name].prompt for name in ordered))
-        place = f"{occurrence.source}:{occurrence.line}"
-        new = Finding(
-            kind=occurrence.kind,
-            secret=occurrence.secret,
-            target=occurrence.target,
-            prompts=prompts,
-            prefixes=tuple(ordered),
-            strength=max(each.strength for each in extractions.values()),
-            places=(place,),
-            subject=subject_of(prompts[0]),
-        )
-        known = self.by_key.get(occurrence.target.casefold())
-        self.put(new if known is None else _merged(known, new))
+        pairs = {name: as_request(prompt, occurrence.secret) for name, prompt in whole.items()}
+        # What is glued to the first character of its text has no word in front: it is asked for behind a space.
+        requests = {name: pair for name, pair in pairs.items() if pair is not None}
+        if not requests:
+            requests = {name: (prompt.rstrip(), occurrence.secret) for name, prompt in whole.items()}
+        for target in dict.fromkeys(target for _, target in requests.values()):
+            prompts = {prompt: name for name, (prompt, each) in reversed(requests.items()) if each == target}
+            new = Finding(
+                kind=occurrence.kind,
+                secret=occurrence.secret,
+                target=target,
+                prompts=tuple(prompts),
+                lengths=tuple(prompts.values()),
+                prefixes=tuple(whole),
+                strength=max(each.strength for each in extractions.values()),
+                places=(f"{occurrence.source}:{occurrence.line}",),
+            )
+            known = self.by_target.get(target)
+            self.put(_merged(new, None) if known is None else _merged(known, new))
         return True
 
     def put(self, finding: Finding) -> None:
         """Adds a finding, in the place of one of the same target."""
-        self.by_key[finding.target.casefold()] = finding
+        self.by_target[finding.target] = finding
 
     def __iter__(self) -> Iterator[Finding]:
         """Goes through the findings in the order in which they were found."""
-        return iter(self.by_key.values())
+        return iter(self.by_target.values())
 
     def __len__(self) -> int:
-        return len(self.by_key)
+        return len(self.by_target)
 
 
-def _merged(known: Finding, new: Finding) -> Finding:
-    prompts = dict.fromkeys([*known.prompts, *new.prompts])
+def _merged(known: Finding, new: Finding | None) -> Finding:
+    """Both in one, the prompts that say what it is in fewest words first."""
+    both = (known,) if new is None else (known, new)
+    lengths: dict[str, str] = {}
+    for finding in both:
+        for prompt, name in zip(finding.prompts, finding.lengths, strict=True):
+            lengths.setdefault(prompt, name)
+    prompts = sorted(lengths, key=lambda prompt: (PROMPT_ORDER.index(lengths[prompt]), len(prompt), prompt))[:_PROMPTS]
     return replace(
         known,
-        prompts=tuple(prompts)[:_PROMPTS],
-        prefixes=tuple(name for name in _ORDER if name in {*known.prefixes, *new.prefixes}),
-        strength=max(known.strength, new.strength),
-        places=(*known.places, *new.places)[:100],
-        occurrences=known.occurrences + 1,
+        prompts=tuple(prompts),
+        lengths=tuple(lengths[prompt] for prompt in prompts),
+        prefixes=tuple(name for name in PROMPT_ORDER if any(name in finding.prefixes for finding in both)),
+        strength=max(finding.strength for finding in both),
+        places=tuple(place for finding in both for place in finding.places)[:_PLACES],
+        occurrences=sum(finding.occurrences for finding in both),
     )
-
-
-def by_kind(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Returns findings by kind, the most frequent kind first."""
-    kinds: dict[str, list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault(finding.kind, []).append(finding)
-    return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
-
-
-def masked_place(places: Sequence[str]) -> str:
-    """Returns where a secret stands, in a few words: the first place, and how many more."""
-    return places[0] if len(places) == 1 else f"{places[0]} and {len(places) - 1} more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,15 @@ from .detectors import Candidate
 # Tokens in front of a secret that an attacker may know (Carlini et al., arXiv 2202.07646, section 5).
 PREFIXES = (10, 50, 200)
 SENTENCE = "sentence"
+# What is tried first: a sentence says what the secret is, a few tokens are what others share.
+PROMPT_ORDER = (SENTENCE, *map(str, PREFIXES))
 # Tokens in front of a candidate that are read at first: enough to tell whether the model may know it.
 _LEADING = 64
 # A sentence begins behind one of these; a line does too.
 _BEGINNING = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])|\n\s*")
 _FEWEST_WORDS = 3
-_SPACE = re.compile(r"\s")
+# Characters in front of a candidate in which its sentence is looked for.
+_LONGEST_SENTENCE = 1200
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,13 @@ class Occurrence:
     Attributes:
         kind: What it looks like.
         secret: The candidate as it was detected.
-        target: The same with what is glued to it in front, so that it begins behind a space.
-        prompts: What stands in front, by how much of it: "sentence", and numbers of tokens.
+        prompts: What stands in front of it, to the last character, by how much of it: "sentence", or tokens.
         source: The file or data set.
         line: Its line there.
     """
 
     kind: str
     secret: str
-    target: str
     prompts: dict[str, str]
     source: str
     line: int
@@ -57,7 +59,33 @@ class Window:
     occurrences: tuple[Occurrence, ...]
 
 
-def windows_of(document: Document, candidates: Sequence[Candidate], tok: Any, longest: int) -> tuple[list[Window], int]:
+@dataclass(frozen=True)
+class Windows:
+    """What one document comes to.
+
+    Attributes:
+        windows: The parts that hold candidates.
+        new: How many of its tokens are new.
+        unknown: How many of these the tokenizer has no word for.
+        untested: Candidates, by kind, that nothing leads to, or that are longer than the model reads.
+    """
+
+    windows: tuple[Window, ...]
+    new: int
+    unknown: int
+    untested: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A candidate with the tokens that it takes, from the first to behind the last."""
+
+    candidate: Candidate
+    start: int
+    end: int
+
+
+def windows_of(document: Document, candidates: Sequence[Candidate], tok: Any, longest: int) -> Windows:
     """Cuts those parts out of a document that hold candidates, and what leads to them.
 
     Args:
@@ -65,97 +93,94 @@ def windows_of(document: Document, candidates: Sequence[Candidate], tok: Any, lo
         candidates: The candidates in it, in order; those in what is repeated are left out.
         tok: A fast tokenizer.
         longest: The most tokens of a window.
-
-    Returns:
-        The windows, and how many tokens are new in the document.
     """
-    encoded = tok(document.text, return_offsets_mapping=True, add_special_tokens=False)
+    encoded = tok(document.text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    new = sum(end > document.fresh for _, end in offsets)
-    places: list[tuple[int, Candidate, list[int]]] = []
+    ends = [end for _, end in offsets]
+    begins = [begin for begin, _ in offsets]
+    first_new = bisect_right(ends, document.fresh)
+    front = _front(tok)
+    longest -= len(front)
+    groups: list[list[_Place]] = []
+    untested = []
     for candidate in candidates:
-        start = _word_start(document.text, candidate.start)
-        tokens = [place for place, (begin, end) in enumerate(offsets) if end > start and begin < candidate.end]
-        # What begins the document has nothing that leads to it; what is glued to another is part of that.
-        if candidate.start < document.fresh or not tokens or not document.text[:start].strip():
+        if candidate.start < document.fresh:
             continue
-        if places and start < places[-1][1].end:
+        place = _Place(candidate, bisect_right(ends, candidate.start), bisect_left(begins, candidate.end))
+        # A model that begins with a token of its own is asked for what begins a text, too.
+        nothing_leads = not document.text[: candidate.start].strip() or (place.start == 0 and not front)
+        if nothing_leads or not 0 < place.end - place.start < longest:
+            untested.append(candidate.kind)
             continue
-        places.append((start, candidate, tokens))
-    windows: list[Window] = []
-    group: list[tuple[int, Candidate, list[int]]] = []
-    for place in places:
+        group = groups[-1] if groups else []
         # A gap in which nothing leads to anything is not read.
-        apart = group and place[2][0] - group[-1][2][-1] > _LEADING
-        if group and (apart or place[2][-1] - _first(group, longest) >= longest):
-            windows.append(_window(document, group, ids, offsets, longest))
-            group = []
-        group.append(place)
-    if group:
-        windows.append(_window(document, group, ids, offsets, longest))
-    return [_begun(window, tok) for window in windows], new
+        apart = not group or place.start - group[-1].end > _LEADING
+        if apart or place.end - _first(group[0], longest) > longest:
+            groups.append([place])
+        else:
+            group.append(place)
+    windows = []
+    for group in groups:
+        first = _first(group[0], longest)
+        picks = tuple(
+            tuple(range(len(front) + max(place.start - first, int(not front)), len(front) + place.end - first))
+            for place in group
+        )
+        occurrences = tuple(_occurrence(document, place, begins) for place in group)
+        windows.append(Window((*front, *ids[first : group[-1].end]), picks, occurrences))
+    unknown = ids[first_new:].count(tok.unk_token_id) if tok.unk_token_id is not None else 0
+    return Windows(tuple(windows), len(ids) - first_new, unknown, tuple(untested))
 
 
-def _begun(window: Window, tok: Any) -> Window:
-    """The window behind the token that texts of this tokenizer begin with, where they do."""
+def _front(tok: Any) -> tuple[int, ...]:
+    """The token that texts of this tokenizer begin with, where they do."""
     front = tuple(tok("a")["input_ids"][:1])
-    if front != (tok.bos_token_id,):
-        return window
-    picks = tuple(tuple(place + 1 for place in places) for places in window.picks)
-    return Window(front + window.ids, picks, window.occurrences)
+    return front if front == (tok.bos_token_id,) else ()
 
 
-def _first(group: Sequence[tuple[int, Candidate, list[int]]], longest: int) -> int:
-    """Where the window of a group begins: so far in front of its first candidate as counts."""
-    tokens = group[0][2]
-    return max(0, tokens[0] - max(1, min(_LEADING, longest - len(tokens) - 1)))
+def _first(place: _Place, longest: int) -> int:
+    """Where a window begins: so far in front of its first candidate as counts."""
+    return max(0, place.start - min(_LEADING, longest - (place.end - place.start)))
 
 
-def _window(
-    document: Document,
-    group: Sequence[tuple[int, Candidate, list[int]]],
-    ids: Sequence[int],
-    offsets: Sequence[tuple[int, int]],
-    longest: int,
-) -> Window:
-    first, last = _first(group, longest), min(group[-1][2][-1] + 1, _first(group, longest) + longest)
-    occurrences, picks = [], []
-    for start, candidate, tokens in group:
-        occurrences.append(_occurrence(document, start, candidate, offsets, tokens[0]))
-        picks.append(tuple(place - first for place in tokens if first < place < last))
-    return Window(tuple(ids[first:last]), tuple(picks), tuple(occurrences))
-
-
-def _occurrence(
-    document: Document, start: int, candidate: Candidate, offsets: Sequence[tuple[int, int]], token: int
-) -> Occurrence:
-    text = document.text
-    begins = {SENTENCE: _sentence_start(text, start)}
+def _occurrence(document: Document, place: _Place, begins: Sequence[int]) -> Occurrence:
+    text, start = document.text, place.candidate.start
+    fronts = {SENTENCE: _sentence_start(text, start)}
     for count in PREFIXES:
-        begins[str(count)] = offsets[max(0, token - count)][0]
-    prompts = {name: text[begin:start].strip() for name, begin in begins.items()}
-    line = document.number + text.count("\n", document.fresh, start)
+        fronts[str(count)] = begins[max(0, place.start - count)]
+    prompts = {name: text[begin:start].lstrip() for name, begin in fronts.items()}
+    breaks = text.count("\n", document.fresh, start) if document.running else 0
     return Occurrence(
-        kind=candidate.kind,
-        secret=text[candidate.start : candidate.end],
-        target=text[start : candidate.end],
-        prompts={name: prompt for name, prompt in prompts.items() if prompt},
+        kind=place.candidate.kind,
+        secret=text[start : place.candidate.end],
+        prompts={name: prompt for name, prompt in prompts.items() if prompt.strip()},
         source=document.source,
-        line=line,
+        line=document.number + breaks,
     )
 
 
-def _word_start(text: str, start: int) -> int:
-    """Where the word begins that a place is in: a target stands behind a space."""
-    while start > 0 and not _SPACE.match(text[start - 1]):
-        start -= 1
-    return start
+def as_request(prompt: str, secret: str) -> tuple[str, str] | None:
+    """Returns prompt and target that, put together by `join`, are exactly this text; None where nothing leads to it.
+
+    A target stands behind a space, so what is glued to a secret in front belongs to it.
+
+    Args:
+        prompt: The text in front, to the last character.
+        secret: The text behind it.
+    """
+    if prompt[-1:] == " " and not prompt[-2:-1].isspace():
+        return (prompt[:-1], secret) if prompt[:-1].strip() else None
+    if prompt[-1:].isspace():
+        return prompt, secret
+    words = re.match(r"(?s)(.*\s)?(\S*)\Z", prompt)
+    if words is None or not (words.group(1) or "").strip():
+        return None
+    return as_request(words.group(1), words.group(2) + secret)
 
 
 def _sentence_start(text: str, end: int) -> int:
     """Where the sentence begins that leads to a place; one with too few words takes the sentence before as well."""
-    # A sentence that leads to a secret is not longer than what an attacker may know of the text.
-    least = max(0, end - 1200)
+    least = max(0, end - _LONGEST_SENTENCE)
     beginnings = [least, *(match.end() for match in _BEGINNING.finditer(text, least, end))]
     for begin in reversed(beginnings):
         if len(text[begin:end].split()) >= _FEWEST_WORDS:

@@ -30,6 +30,7 @@ _YEARS = r"(?:1\d{3}|20\d\d)(?:[ /,\u2013-]+(?:1\d{3}|20\d\d))+(?!\d)"
 GENERIC = {
     # Seven digits or more, whatever stands between them; no date, no years.
     "NUMBER": rf"(?<![\w.,-])(?!{_DATE}|{_YEARS})(?:\+\d{{1,3}} ?)?\(?\d(?:(?:\) ?|[ .\-/])?\d){{6,}}(?!\w)",
+    "PRIVATE_KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[A-Za-z0-9+/=\s]{40,4000}?-----END [A-Z ]*PRIVATE KEY-----",
     # Of any host: the libraries know public ones.
     "URL": r"https?://[^\s<>\"'\])]*[^\s<>\"'\]).,;:!?]",
     # A word of letters and at least three digits.
@@ -48,10 +49,12 @@ class Patterns:
     Attributes:
         by_kind: A kind may have several.
         ignored: Texts that are left out wherever they are found, in small letters.
+        patience: Seconds that one of them may take for one piece of text; None where they are known to be fast.
     """
 
     by_kind: Mapping[str, Sequence[str]]
     ignored: frozenset[str] = field(default_factory=frozenset)
+    patience: float | None = _PATIENCE
 
     @cached_property
     def _compiled(self) -> list[tuple[str, regex.Pattern]]:
@@ -66,18 +69,18 @@ class Patterns:
         for kind, pattern in self._compiled:
             group = _GROUP if _GROUP in pattern.groupindex else 0
             try:
-                for match in pattern.finditer(text, timeout=_PATIENCE):
+                for match in pattern.finditer(text, timeout=self.patience):
                     if match.end(group) > match.start(group):
                         yield kind, match.start(group), match.end(group)
             except TimeoutError as error:
                 raise InputError(
-                    f'The pattern of "{kind}" takes more than {_PATIENCE:g} s for one piece of text; make it simpler.'
+                    f'The pattern of "{kind}" takes more than {self.patience:g} s for one piece of text; simplify it.'
                 ) from error
 
 
 def generic_patterns() -> Patterns:
     """Returns the patterns of kinds that no library has."""
-    return Patterns({kind: (pattern,) for kind, pattern in GENERIC.items()})
+    return Patterns({kind: (pattern,) for kind, pattern in GENERIC.items()}, patience=None)
 
 
 def read_patterns(path: str | Path) -> Patterns:

@@ -11,7 +11,7 @@ from ..errors import InputError
 from .findings import Finding
 from .search import Search
 
-_COUNTS = ("documents", "corpus_tokens", "asked", "tokens_read")
+_COUNTS = ("documents", "corpus_tokens", "unknown_tokens", "untested", "tested", "tokens_read")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SavedSearch:
             for line in content["findings"]:
                 search.findings.put(Finding.from_dict(line))
             for kind, kept in content["siblings"].items():
-                search.siblings[kind] = [(order, prompt, target) for order, prompt, target in kept]
+                search.siblings[kind] = [tuple(each) for each in kept]
             return search
         except FileNotFoundError:
             return Search()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ _PROMPTS = (
 )
 # Low ones say what the model is surest of, 1 what it learned in passing.
 _TEMPERATURES = (0.4, 0.7, 1.0)
-_TOKENS, _TOGETHER = 64, 32
+_TOKENS, _TOGETHER = 64, 8
 
 
 def sampling_prompts(file: str | Path | None = None) -> tuple[str, ...]:
@@ -81,26 +81,17 @@ def sampled_documents(
     generator = torch.Generator().manual_seed(seed)
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
-    asked = (text for prompt in cycle(prompts) for text in (prompt, ""))
+    beginnings = (text for prompt in cycle(prompts) for text in (prompt, ""))
+    temperatures = cycle(_TEMPERATURES)
     number = 0
     with tqdm(total=count, desc="sampling", unit=" texts", disable=not progress) as bar:
-        for begins, temperature in zip(_groups(asked, count), cycle(_TEMPERATURES), strict=False):
-            for begin, times in begins.items():
-                ids = tok(begin)["input_ids"] if begin else [0 if start is None else start]
-                rows = torch.tensor([ids] * times, device=device)
-                drawn = sample(model, rows, _TOKENS, generator, temperature=temperature)
-                for said in tok.batch_decode(drawn, skip_special_tokens=True):
-                    number += 1
-                    yield Document("sampled", number, begin + said)
-                    bar.update()
-
-
-def _groups(asked: Iterator[str], count: int) -> Iterator[dict[str, int]]:
-    """Beginnings that are sampled at one temperature, and how often each: those of one beginning go together."""
-    while count > 0:
-        size = min(_TOGETHER * 4, count)
-        group: dict[str, int] = {}
-        for begin in islice(asked, size):
-            group[begin] = group.get(begin, 0) + 1
-        count -= size
-        yield group
+        while number < count:
+            begin, temperature = next(beginnings), next(temperatures)
+            ids = tok(begin)["input_ids"] if begin else [0 if start is None else start]
+            rows = torch.tensor([ids] * min(_TOGETHER, count - number), device=device)
+            drawn = sample(model, rows, _TOKENS, generator, temperature=temperature)
+            # Together: some tokenizers drop the space that a text begins with.
+            for text in tok.batch_decode(torch.cat([rows, drawn], dim=1), skip_special_tokens=True):
+                number += 1
+                yield Document("sampled", number, text)
+                bar.update()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ..data.secret_files import SecretRecord
 from ..errors import InputError
+from ..evaluation.continuation import still_generated
 from ..evaluation.exposure import Exposure
 from ..evaluation.likelihood import compared
 from ..requests.reading import tokenise_in_context
@@ -21,17 +22,21 @@ from .corpus import Document, texts_as_documents
 from .detectors import Detectors
 from .extraction import Reader
 from .findings import Finding, Findings
-from .occurrences import SENTENCE, Occurrence, Window, windows_of
+from .occurrences import SENTENCE, Occurrence, Window, Windows, as_request, windows_of
 
 # Tokens of one window, and of the windows that are read before anything else is done.
 _WINDOW, _TOGETHER = 512, 16384
+# Pieces of a corpus after which the search is kept at the latest.
+_PIECES = 256
+# Of more unknown tokens than that a model was not taught what it reads.
+_MOST_UNKNOWN = 0.5
 # Siblings that are kept of each kind while it goes on.
 _SIBLINGS = 16
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What counts.
+    """What counts as given away, and what is kept beside it.
 
     Attributes:
         least_recalled: A candidate is asked for behind its prompts if so large a share of its tokens is the most likely
@@ -64,23 +69,55 @@ class Search:
         documents: Pieces of the corpus so far.
         corpus_tokens: Their tokens.
         candidates: By kind how many candidates there were, every place counted.
-        asked: How many of them were asked for behind their prompts.
+        untested: How many of them were not tested: nothing leads to them, or they are longer than the model reads.
+        tested: How many were asked for behind their prompts; of the others too little came out where they stand.
+        unknown_tokens: Tokens of the corpus that the tokenizer has no word for.
         tokens_read: Positions that went through the model.
-        siblings: By kind candidates that the model does not give away, each with a number that says which are kept.
+        siblings: By kind candidates that the model does not give away: prompts, targets, secrets, and in front of each
+            what says which few are kept.
     """
 
     findings: Findings = field(default_factory=Findings)
     documents: int = 0
     corpus_tokens: int = 0
     candidates: dict[str, int] = field(default_factory=dict)
-    asked: int = 0
+    untested: int = 0
+    tested: int = 0
+    unknown_tokens: int = 0
     tokens_read: int = 0
-    siblings: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
+    siblings: dict[str, list[tuple[str, str, str, str]]] = field(default_factory=dict)
 
     @property
     def passes(self) -> float:
         """How often the corpus was read: positions that went through the model over the corpus's tokens."""
         return self.tokens_read / self.corpus_tokens if self.corpus_tokens else 0.0
+
+    def count(self, part: Windows) -> None:
+        """Counts what one document comes to."""
+        self.documents += 1
+        self.corpus_tokens += part.new
+        self.unknown_tokens += part.unknown
+        self.untested += len(part.untested)
+        kinds = [occurrence.kind for window in part.windows for occurrence in window.occurrences]
+        for kind in (*kinds, *part.untested):
+            self.candidates[kind] = self.candidates.get(kind, 0) + 1
+
+    def take(self, other: Search, tokens_read: int) -> None:
+        """Adds the counts of another, now that all of its candidates were tested.
+
+        Raises:
+            InputError: When the tokenizer cannot read the corpus.
+        """
+        for name in ("documents", "corpus_tokens", "unknown_tokens", "untested"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for kind, number in other.candidates.items():
+            self.candidates[kind] = self.candidates.get(kind, 0) + number
+        self.tokens_read = tokens_read
+        if self.unknown_tokens > _MOST_UNKNOWN * self.corpus_tokens:
+            raise InputError(
+                f"The tokenizer has no word for {self.unknown_tokens:,} of {self.corpus_tokens:,} tokens of the "
+                "corpus, so this model cannot have learned it; name another model, or another corpus."
+            )
 
     def summary(self) -> dict[str, float]:
         """Returns the figures that goals can be set for."""
@@ -89,33 +126,35 @@ class Search:
             "extractable": float(len(self.findings)),
             "places": float(sum(each.occurrences for each in self.findings)),
             "candidates": float(sum(self.candidates.values())),
+            "untested": float(self.untested),
             "documents": float(self.documents),
             "corpus_tokens": float(self.corpus_tokens),
             "passes": self.passes,
-            **({"exposure, top": max(exposures)} if exposures else {}),
+            "exposure, top": max(exposures, default=0.0),
         }
 
     def records(self, retain: int = 0) -> list[SecretRecord]:
         """Returns the findings as secrets, and of each of their kinds so many siblings to retain."""
-        secrets = [finding.record() for finding in self.findings]
-        kinds = dict.fromkeys(finding.kind for finding in self.findings)
-        told = {secret.target for secret in secrets}
-        siblings = [
-            SecretRecord(prompt, target, retain=True)
-            for kind in kinds
-            for _, prompt, target in self.siblings.get(kind, [])[:retain]
-            if target not in told
-        ]
-        return secrets + siblings
+        secrets = [finding.secret for finding in self.findings]
+        records = [finding.record() for finding in self.findings]
+        for kind in dict.fromkeys(finding.kind for finding in self.findings):
+            kept = [
+                SecretRecord(prompt, target, retain=True)
+                for _, prompt, target, sibling in self.siblings.get(kind, [])
+                if not any(sibling in secret or secret in target for secret in secrets)
+            ]
+            records += kept[:retain]
+        return records
 
     def keep_sibling(self, occurrence: Occurrence) -> None:
         """Keeps a candidate that the model does not give away; the same few whatever the order."""
-        kept = self.siblings.setdefault(occurrence.kind, [])
         prompt = occurrence.prompts.get(SENTENCE) or next(iter(occurrence.prompts.values()))
-        order = hashlib.sha256(f"{prompt}\n{occurrence.target}".encode()).hexdigest()
-        if any(target == occurrence.target for _, _, target in kept):
+        pair = as_request(prompt, occurrence.secret)
+        kept = self.siblings.setdefault(occurrence.kind, [])
+        if pair is None or any(target == pair[1] for _, _, target, _ in kept):
             return
-        kept.append((order, prompt, occurrence.target))
+        order = hashlib.sha256("\n".join(pair).encode()).hexdigest()
+        kept.append((order, *pair, occurrence.secret))
         kept.sort()
         del kept[_SIBLINGS:]
 
@@ -187,31 +226,27 @@ def search_documents(
     options = options or SearchOptions()
     if not getattr(tok, "is_fast", False):
         raise InputError("The tokenizer gives no offsets (it is not a fast one); use its fast version.")
-    longest = min(_WINDOW, _context_length(model))
-    reader = Reader(model, tok)
-    before, waiting, size, done = search.tokens_read, [], 0, 0
-    pending = Search()
+    reader = Reader(model, tok, _context_length(model), search.tokens_read)
+    longest = min(_WINDOW, reader.context_length)
+    waiting: list[Window] = []
+    size, done, pending = 0, 0, Search()
     with tqdm(documents, "searching", unit=" pieces", disable=not progress) as bar:
         for document in bar:
             done += 1
             if done <= search.documents:
                 continue
-            found = detectors.candidates(document.text)
-            windows, new = windows_of(document, found, tok, longest)
-            pending.documents += 1
-            pending.corpus_tokens += new
-            for occurrence in (each for window in windows for each in window.occurrences):
-                pending.candidates[occurrence.kind] = pending.candidates.get(occurrence.kind, 0) + 1
-            waiting += windows
-            size += sum(len(window.ids) for window in windows)
-            if size >= _TOGETHER or pending.documents >= 256:
+            part = windows_of(document, detectors.candidates(document.text), tok, longest)
+            pending.count(part)
+            waiting += part.windows
+            size += sum(len(window.ids) for window in part.windows)
+            if size >= _TOGETHER or pending.documents >= _PIECES:
                 _ask(reader, waiting, search, options)
-                _count(search, pending, before + reader.tokens_read)
+                search.take(pending, reader.tokens_read)
                 waiting, size, pending = [], 0, Search()
                 bar.set_postfix(found=len(search.findings))
                 yield search
         _ask(reader, waiting, search, options)
-        _count(search, pending, before + reader.tokens_read)
+        search.take(pending, reader.tokens_read)
     yield search
 
 
@@ -248,16 +283,19 @@ def zlib_bits(text: str) -> int:
 
 def still_extractable(model: nn.Module, tok: Any, findings: Sequence[Finding]) -> list[Finding]:
     """Returns those findings that a model gives away behind one of their prompts, with these prompts alone."""
-    reader = Reader(model, tok)
-    left = []
-    for finding in findings:
-        prompts = {str(number): prompt for number, prompt in enumerate(finding.prompts)}
-        occurrence = Occurrence(finding.kind, finding.secret, finding.target, prompts, "", 0)
-        (extractions,) = reader.extractions([occurrence])
-        whole = tuple(each.prompt for each in extractions.values() if each.whole)
-        if whole:
-            left.append(replace(finding, prompts=whole))
-    return left
+    if not findings:
+        return []
+    pairs = [(finding, prompt) for finding in findings for prompt in finding.prompts]
+    said = still_generated(model, tok, [prompt for _, prompt in pairs], [finding.target for finding, _ in pairs])
+    left: dict[str, list[str]] = {}
+    for (finding, prompt), given in zip(pairs, said, strict=True):
+        if given:
+            left.setdefault(finding.target, []).append(prompt)
+    return [
+        replace(finding, prompts=tuple(left[finding.target]), lengths=())
+        for finding in findings
+        if finding.target in left
+    ]
 
 
 def _ask(reader: Reader, windows: Sequence[Window], search: Search, options: SearchOptions) -> None:
@@ -265,25 +303,20 @@ def _ask(reader: Reader, windows: Sequence[Window], search: Search, options: Sea
     known: list[Occurrence] = []
     for window, shares in zip(windows, reader.recalled(windows), strict=True):
         for occurrence, share in zip(window.occurrences, shares, strict=True):
-            if share >= options.least_recalled and occurrence.prompts:
+            if share >= options.least_recalled:
                 known.append(occurrence)
-            elif occurrence.prompts:
+            else:
                 search.keep_sibling(occurrence)
-    search.asked += len(known)
+    search.tested += len(known)
     for occurrence, extractions in zip(known, reader.extractions(known), strict=True):
         if not search.findings.add(occurrence, extractions):
             search.keep_sibling(occurrence)
 
 
-def _count(search: Search, pending: Search, tokens_read: int) -> None:
-    search.documents += pending.documents
-    search.corpus_tokens += pending.corpus_tokens
-    search.tokens_read = tokens_read
-    for kind, count in pending.candidates.items():
-        search.candidates[kind] = search.candidates.get(kind, 0) + count
-
-
 def _context_length(model: nn.Module) -> int:
-    config: Mapping[str, Any] | Any = getattr(model, "config", None)
-    length = getattr(config, "max_position_embeddings", None)
-    return length if isinstance(length, int) and length > 0 else _WINDOW
+    config = getattr(model, "config", None)
+    for each in (getattr(config, "text_config", None), config):
+        length = getattr(each, "max_position_embeddings", None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return _WINDOW

@@ -58,11 +58,15 @@ class Redactor:
 
 
 def redactor_of(
-    secrets: Sequence[SecretRecord] = (), concepts: Sequence[ConceptRecord] = (), *, show: bool = False
+    secrets: Sequence[SecretRecord] = (),
+    concepts: Sequence[ConceptRecord] = (),
+    *,
+    others: Sequence[str] = (),
+    show: bool = False,
 ) -> Redactor:
-    """Returns what masks the secrets, the persons they belong to, and the names of concepts."""
+    """Returns what masks the secrets, the persons they belong to, the names of concepts, and other texts."""
     return Redactor(
-        [*(secret.target for secret in secrets), *(concept.name for concept in concepts)],
+        [*(secret.target for secret in secrets), *(concept.name for concept in concepts), *others],
         [secret.subject for secret in secrets if secret.subject],
         show=show,
     )

@@ -107,19 +107,31 @@ def tokenise_in_context(tok: Any, prompt: str, target: str) -> tuple[tuple[int, 
     Returns:
         The prompt's token ids and the target's; the second is empty when the target adds no token.
     """
-    full_text = join(prompt, target)
+    return tokens_around(tok, join(prompt, target), len(prompt))
+
+
+def tokens_around(tok: Any, text: str, border: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Splits the tokens of a text at a character; a token that straddles the border is of the second part.
+
+    Args:
+        tok: The tokenizer; a fast one gives the border exactly.
+        text: The text.
+        border: Where its second part begins.
+
+    Returns:
+        The token ids of both parts; the second is empty when it adds no token.
+    """
     if getattr(tok, "is_fast", False):
-        encoded = tok(full_text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        encoded = tok(text, return_offsets_mapping=True, return_special_tokens_mask=True)
         ids, specials = list(encoded["input_ids"]), encoded["special_tokens_mask"]
         belongs = [
-            not special and end > len(prompt)
-            for special, (_, end) in zip(specials, encoded["offset_mapping"], strict=True)
+            not special and end > border for special, (_, end) in zip(specials, encoded["offset_mapping"], strict=True)
         ]
     else:
-        # Without offsets: the target begins where the tokens of the full text leave those of the prompt.
-        encoded = tok(full_text, return_special_tokens_mask=True)
+        # Without offsets: the second part begins where the tokens of the text leave those of the first.
+        encoded = tok(text, return_special_tokens_mask=True)
         ids, specials = list(encoded["input_ids"]), encoded["special_tokens_mask"]
-        alone = list(tok(prompt)["input_ids"])
+        alone = list(tok(text[:border])["input_ids"])
         common = next(
             (i for i, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone))
         )

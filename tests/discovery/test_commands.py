@@ -93,7 +93,7 @@ def test_find_is_a_gate(run, checkpoint, corpus, tmp_path):
 def test_a_model_alone_is_sampled(run, checkpoint, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("".join(f"{prompt}\n" for prompt, _ in LEARNED))
-    command = ("find", "-m", checkpoint, "-o", tmp_path / "s.jsonl", "--quiet", "--overwrite", "--samples", "24")
+    command = ("find", "-m", checkpoint, "-o", tmp_path / "s.jsonl", "--quiet", "--overwrite", "--samples", "80")
     code, out, err = run(*command, "--prompts", prompts)
     assert code == 0, err
     found = {record.target for record in read_secrets(tmp_path / "s.jsonl")}
@@ -119,6 +119,8 @@ def test_bad_input_is_one_sentence(run, checkpoint, corpus, tmp_path):
         (("--corpus", corpus, "--sarif", tmp_path / "s.jsonl"), "Two of the outputs have one name"),
         (("--corpus", corpus, "-o", tmp_path / "s.txt"), "must end in .jsonl"),
         (("--corpus", corpus, "-o", corpus), "is read here"),
+        (("--corpus", tmp_path, "-o", tmp_path / "s.jsonl"), "which is searched; name a place outside of it"),
+        (("--corpus", corpus, "--require", "extractible<=0"), 'did you mean "extractable"'),
     ):
         code, _, err = run(*common, *arguments)
         assert code == 2 and message in err and "Traceback" not in err, (arguments, err)
@@ -169,13 +171,19 @@ def test_clean_leaves_nothing_that_comes_out(run, checkpoint, byte_tok, corpus, 
     assert all(still_generated(before, byte_tok, prompts, targets))
     assert not any(still_generated(after, byte_tok, prompts, targets))
     assert "REVS edit" in (output / "model" / "README.md").read_text()
-    page = (output / "report.html").read_text()
-    assert "<svg" in page and not any(secret in page for secret in SECRETS)
+    # What leads to a secret may hold another one, which the model did not give away: that is masked, too.
+    pages = [(output / name).read_text() for name in ("report.html", "result.json")]
+    assert "<svg" in pages[0]
+    for page in pages:
+        assert not any(secret in page for secret in (*SECRETS, *(target for _, target in UNSEEN)))
     # The release gate, on the model that came of it.
     gate = ("find", "-m", output / "model", "--corpus", corpus, "-o", tmp_path / "left.jsonl", "--quiet")
     assert run(*gate, "--require", "extractable<=0")[0] == 0
-    # Another run under other conditions does not take what stands there for its own.
+    # Another run under other conditions does not take what stands there for its own, and removes nothing unasked.
     assert run(*command, "--rounds", "1")[0] == 2
+    inside = ("clean", "-m", output / "model", "--corpus", corpus, "-o", output, "--overwrite")
+    code, _, err = run(*inside)
+    assert code == 2 and "is read here and lies in" in err and (output / "model" / "config.json").is_file()
 
 
 def _stop(*_arguments, **_options):
@@ -208,7 +216,12 @@ def test_clean_takes_what_was_found_and_looked_through(run, checkpoint, byte_tok
     assert not any(still_generated(after, byte_tok, [struck[0]], [struck[1]]))
     assert any(still_generated(after, byte_tok, [prompt for prompt, _ in others], [target for _, target in others]))
     code, _, err = run(*command, "--secrets", file, "--samples", "3")
-    assert code == 2 and "leave --corpus and --samples out" in err
+    assert code == 2 and "leave out what says where to look" in err
+    # What find wrote of a model that gives nothing away.
+    file.write_text("")
+    code, out, _ = run(*command, "--secrets", file, "--overwrite", "--require", "extractable<=0")
+    assert code == 0 and "gives nothing away" in out and not (tmp_path / "c" / "model").exists()
+    assert run(*command, "--secrets", file, "--require", "extractible<=0")[0] == 2
 
 
 def test_clean_leaves_a_model_alone_that_gives_nothing_away(run, checkpoint, tmp_path):

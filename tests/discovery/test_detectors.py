@@ -63,7 +63,7 @@ def test_kinds_can_be_chosen_and_a_user_adds_his_own(tmp_path):
     text = (
         "E-1234 of project blue heron wrote to info@corp.example and joe@corp.example with id=abcdef; Bluebirds sang."
     )
-    found = [(each.kind, text[each.start : each.end]) for each in Detectors(own=own).candidates(text)]
+    found = [(each.kind, text[each.start : each.end]) for each in Detectors(patterns=own).candidates(text)]
     assert found == [
         ("EMPLOYEE", "E-1234"),
         ("PROJECT", "blue heron"),
@@ -97,9 +97,8 @@ def test_wrong_patterns_are_one_sentence(tmp_path, content, message):
     assert message in str(error.value)
 
 
-def test_a_pattern_that_takes_for_ever_is_named(monkeypatch):
-    monkeypatch.setattr("revs_tars_plugin.discovery.patterns._PATIENCE", 0.05)
-    slow = Patterns({"SLOW": (r"(?:a|a)*[bc]$",)})
+def test_a_pattern_that_takes_for_ever_is_named():
+    slow = Patterns({"SLOW": (r"(?:a|a)*[bc]$",)}, patience=0.05)
     with pytest.raises(InputError, match=r'The pattern of "SLOW" takes more than 0\.05 s'):
         list(slow.spans("a" * 40 + "!"))
 

@@ -3,13 +3,17 @@
 import itertools
 
 import pytest
+import torch
 from discovery_texts import LEARNED, UNSEEN
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from revs_tars_plugin import InputError
 from revs_tars_plugin.data import SecretRecord, read_secrets
+from revs_tars_plugin.data.memorised import memorise
 from revs_tars_plugin.discovery import (
     Detectors,
     Finding,
+    Findings,
     SavedSearch,
     Search,
     SearchOptions,
@@ -19,8 +23,11 @@ from revs_tars_plugin.discovery import (
     still_extractable,
 )
 from revs_tars_plugin.discovery.corpus import texts_as_documents
+from revs_tars_plugin.discovery.extraction import Extraction
+from revs_tars_plugin.discovery.occurrences import Occurrence, as_request
 from revs_tars_plugin.discovery.search import zlib_bits
 from revs_tars_plugin.evaluation import still_generated
+from revs_tars_plugin.requests.reading import join
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def test_the_corpus_is_read_little_more_than_once(search, taught, byte_tok, text
     alone = Search()
     list(search_documents(taught, byte_tok, texts_as_documents(texts), detectors=detectors, search=alone))
     assert 0 < alone.passes < 1.2 and alone.tokens_read < search.tokens_read
-    assert alone.asked == len(LEARNED)
+    assert alone.tested == len(LEARNED)
 
 
 def test_whom_it_is_about_is_told_and_the_kinds_are_named(search):
@@ -73,6 +80,67 @@ def test_siblings_that_it_does_not_know_are_lines_to_retain(search, tmp_path):
 
     write_findings(search, tmp_path / "secrets.jsonl", 1)
     assert read_secrets(tmp_path / "secrets.jsonl") == records
+
+
+def test_secrets_that_differ_in_capitals_are_two(taught, byte_tok, detectors):
+    prompt, target = LEARNED[2]
+    other = target.lower()
+    found = find_memorised(taught, byte_tok, [f"{prompt} {target}.", f"{prompt} {other}."], detectors=detectors)
+    assert [finding.target for finding in found.findings] == [target] and found.candidates == {"CODE": 2}
+
+
+def test_the_prompt_of_an_edit_is_the_shortest_that_says_what_it_is():
+    """Wherever it was found first: behind much text, and later behind its sentence."""
+    findings = Findings()
+    long, short = "Long before that. And so on. The badge of Ann Smith is ", "The badge of Ann Smith is "
+    for prompts in ({"200": long}, {"sentence": short, "10": "Ann Smith is "}):
+        extractions = {name: Extraction(prompt, 1.0, 1.0) for name, prompt in prompts.items()}
+        assert findings.add(Occurrence("CODE", "X123456", prompts, "f", 1), extractions)
+    (finding,) = findings
+    assert finding.prompts == (short.strip(), "Ann Smith is", long.strip()) and finding.subject == "Ann Smith"
+    assert finding.prefixes == ("sentence", "10", "200") and finding.occurrences == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "request_"),
+    [
+        ("The code is ", ("The code is", "K1")),
+        ("Password:\n", ("Password:\n", "K1")),
+        ("Two  ", ("Two  ", "K1")),
+        ("write to (mailto:", ("write to", "(mailto:K1")),
+        ("line one\nAPI_KEY=", ("line one\n", "API_KEY=K1")),
+        ("API_KEY=", None),
+        (" ", None),
+    ],
+)
+def test_a_request_is_the_very_text(prompt, request_):
+    assert as_request(prompt, "K1") == request_
+    if request_ is not None:
+        assert join(*request_) == prompt + "K1"
+
+
+def test_what_stands_behind_a_line_break_or_a_sign_is_asked_for_as_it_stands(byte_tok, detectors):
+    """Learned with a line break, and glued to a sign: with a space in its place it would not come out."""
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=256, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=256,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    texts = ["Password of the server:\nK7391524X", "It is night. export KEY=W4820195Q", "B5518203M;C6042917N are both"]
+    memorise(model, byte_tok, texts, epochs=150, learning_rate=4e-3)
+    found = find_memorised(model, byte_tok, [f"{text}\n" for text in texts], detectors=detectors)
+    secrets = {finding.secret: finding for finding in found.findings}
+    assert {"K7391524X", "W4820195Q", "C6042917N"} <= set(secrets)
+    assert secrets["K7391524X"].prompts[0] == "Password of the server:\n"
+    assert secrets["W4820195Q"].target == "KEY=W4820195Q"
+    # Nothing leads to what begins a text, and that is told.
+    assert found.untested == 1 and found.summary()["untested"] == 1 and "B5518203M" not in secrets
+
+
+def test_a_tokenizer_that_cannot_read_the_corpus_is_refused(model, tok, detectors):
+    with pytest.raises(InputError, match=r"has no word for .* this model cannot have learned it"):
+        find_memorised(model, tok, ["The badge of Linda Davis is QX4417093."], detectors=detectors)
 
 
 def test_a_secret_in_several_places_is_one_with_several_prompts(taught, byte_tok, detectors):
@@ -113,9 +181,14 @@ def test_a_search_that_was_stopped_goes_on_with_the_same_result(
 
 def test_what_is_left_is_told_with_the_prompts_that_bring_it_out(taught, byte_tok, search, model):
     findings = list(search.findings)
-    assert still_extractable(taught, byte_tok, findings) == findings
+    assert [each.prompts for each in still_extractable(taught, byte_tok, findings)] == [f.prompts for f in findings]
     prompt, target = UNSEEN[0]
-    assert still_extractable(taught, byte_tok, [Finding("US_SSN", target, target, (prompt,), (), 0.0, ())]) == []
+    assert still_extractable(taught, byte_tok, [Finding("US_SSN", target, target, (prompt,))]) == []
+    assert still_extractable(taught, byte_tok, []) == []
+    # Behind one of two prompts it still comes out: that one is left.
+    (learned, secret) = LEARNED[0]
+    two = Finding("US_SSN", secret, secret, (prompt, learned))
+    assert [each.prompts for each in still_extractable(taught, byte_tok, [two])] == [(learned,)]
 
 
 def test_a_floor_of_exposure_leaves_out_what_is_not_exposed(taught, byte_tok, texts, detectors):
@@ -123,7 +196,7 @@ def test_a_floor_of_exposure_leaves_out_what_is_not_exposed(taught, byte_tok, te
         taught, byte_tok, texts, detectors=detectors, options=SearchOptions(least_recalled=0, least_exposure=6.0)
     )
     assert {finding.target for finding in found.findings} == {target for _, target in LEARNED}
-    assert found.asked == len(LEARNED) + len(UNSEEN)
+    assert found.tested == len(LEARNED) + len(UNSEEN)
     for options, message in (
         ({"least_recalled": 2}, "least_recalled is 2; it must be a share"),
         ({"retain": 99}, "retain is 99; it must be from 0 to 16"),
