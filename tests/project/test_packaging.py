@@ -24,7 +24,11 @@ def test_the_wheel_carries_what_is_no_module(tmp_path):
     yamls = {f"revs_tars_plugin/{path.relative_to(ROOT)}" for path in (ROOT / "hparams").rglob("*.yaml")}
     assert yamls
     assert yamls <= names
-    assert {"revs_tars_plugin/report/page.html.jinja", "revs_tars_plugin/data/concepts.yaml"} <= names
+    assert {
+        "revs_tars_plugin/py.typed",
+        "revs_tars_plugin/report/page.html.jinja",
+        "revs_tars_plugin/data/concepts.yaml",
+    } <= names
     assert not any(name.startswith(("tests", "hparams/")) for name in names)
     (entry,) = (name for name in names if name.endswith("entry_points.txt"))
     assert "revs-tars = revs_tars_plugin.cli:main" in zipfile.ZipFile(wheel).read(entry).decode()
