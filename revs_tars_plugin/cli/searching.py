@@ -188,8 +188,8 @@ def tell(search: Search, session: Session, sampled: bool) -> None:
     if not counts:
         typer.echo("Nothing in it looks like a secret.")
     typer.echo(
-        f"{len(search.findings)} secrets are given away, of {sum(counts.values()):,} places that look like one, in "
-        f"{search.corpus_tokens:,} tokens; the model read {search.passes:.2f} times as many."
+        f"Secrets given away: {len(search.findings)}. Places that look like one: {sum(counts.values()):,}, in "
+        f"{search.corpus_tokens:,} tokens. Read by the model: {search.passes:.2f} times as many."
     )
     if search.untested:
         typer.echo(

@@ -52,7 +52,7 @@ def test_find_writes_what_edit_takes_and_shows_no_secret(run, checkpoint, corpus
     assert {record.target for record in records if record.retain} <= {target for _, target in UNSEEN}
     shown = out + err + sarif.read_text() + junit.read_text()
     assert not any(secret in shown or secret[-5:] in shown for secret in SECRETS)
-    assert "4 secrets are given away, of 8 places" in " ".join(out.split())
+    assert "Secrets given away: 4. Places that look like one: 8, in" in " ".join(out.split())
     # Where they stand is what a code host marks.
     (marked,) = json.loads(sarif.read_text())["runs"]
     assert len(marked["results"]) == len(SECRETS)
