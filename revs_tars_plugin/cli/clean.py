@@ -84,7 +84,7 @@ def clean(
     Example: revs-tars clean --model ./my-model --secrets secrets.jsonl -o cleaned
     """
     session = session_of(context)
-    from ..evaluation.metrics import DIRECTIONS
+    from ..evaluation.metrics import DEFAULT_ATTACKS, DIRECTIONS
     from .loading import load_model
 
     request = SearchRequest([*corpus, *(more or [])], field, kind, patterns, language_model, samples, prompts)
@@ -119,12 +119,14 @@ def clean(
     session.mask(forget.forget)
     measurement = _measurement(loaded, forget, session, chosen, seed=seed or 0, quiet=quiet)
     reference = _ordinary_text(loaded, text, seed or 0, quiet)
+    # What comes out by itself needs no hundreds of decodings, and no training, to be shown to do so.
+    early = [name for name in chosen if name in DEFAULT_ATTACKS]
     cleaning = Cleaning(
         loaded,
         findings,
         [join(each.prompt, each.target) for each in siblings],
         folder,
-        lambda moment: measurement.measure(moment, loaded, reference),
+        lambda moment: measurement.measure(moment, loaded, reference, early if moment == "before" else None),
     )
     for said in cleaning.run(hparams, rounds, progress=not quiet):
         if not (json or quiet):

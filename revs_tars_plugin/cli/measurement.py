@@ -33,8 +33,17 @@ class Measurement:
     reports: dict[str, UnlearningReport] = field(default_factory=dict)
     said: dict[str, list[str]] = field(default_factory=dict)
 
-    def measure(self, moment: str, loaded: Loaded, reference: Any = None) -> UnlearningReport:
-        """Runs the evaluation and reads what the model says; returns the evaluation's report."""
+    def measure(
+        self, moment: str, loaded: Loaded, reference: Any = None, attacks: Sequence[str] | None = None
+    ) -> UnlearningReport:
+        """Runs the evaluation and reads what the model says; returns the evaluation's report.
+
+        Args:
+            moment: "before" or "after".
+            loaded: The model.
+            reference: Ordinary text, where the cost is measured.
+            attacks: Other attacks than those of the arguments, at this moment.
+        """
         from ..evaluation import evaluate_unlearning, greedy_continuations
 
         self.reports[moment] = evaluate_unlearning(
@@ -49,7 +58,7 @@ class Measurement:
             before=self.reports.get("before"),
             # It says the same every time.
             with_control=moment == "after",
-            **self.arguments,
+            **({**self.arguments, "attacks": list(attacks)} if attacks is not None else self.arguments),
         )
         chat = self.arguments["chat_template"]
         prompts = [asked_prompt(loaded.tok, prompt, chat) for _, prompt, _, _ in self._prompts()]
