@@ -73,3 +73,19 @@ def requests_(model, tok):
             out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
         found.append({"prompt": prompt, "target_new": tok.decode(out[0, ids.shape[1] :]), "ground_truth": None})
     return found
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command; gives exit code, standard output and standard error."""
+    from revs_tars_plugin.cli import main
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -62,7 +62,7 @@ def read_requests_file(file: str, session: Session) -> RequestsFile:
         session.redact = redactor_of(concepts=concepts, show=session.redact.show)
         return RequestsFile(concepts=tuple(concepts))
     records = secrets_from_text(text, ending, name)
-    session.redact = redactor_of(records, show=session.redact.show)
+    session.mask(records)
     forget = tuple(record for record in records if not record.retain)
     if not forget:
         raise InputError(f"{name}: every line is retained, so there is nothing to forget.")

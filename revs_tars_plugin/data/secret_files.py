@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,25 @@ def json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         InputError: Naming the file and the line.
     """
     # Not by splitlines: JSON may hold other ends of lines inside its texts.
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, value in json_values(file, text.split("\n")):
+        if not isinstance(value, dict):
+            raise InputError(f"{file}, line {number}: not a JSON object; write one object a line.")
+        yield number, value
+
+
+def json_values(file: str, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
+    """Yields the value of every line that has one, whatever it is, with the number of its line.
+
+    Raises:
+        InputError: Naming the file, the line and the column.
+    """
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{file}, line {number}, column {error.colno}: not JSON ({error.msg}).") from error
-        if not isinstance(value, dict):
-            raise InputError(f"{file}, line {number}: not a JSON object; write one object a line.")
         yield number, value
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..data.secret_files import json_values
 from ..errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ _TABLES, _OBJECTS = (".csv", ".tsv"), (".jsonl", ".ndjson")
 _NO_TEXT = "\x00"
 # How a data set is named, so that a folder that is not there is not looked for elsewhere.
 HUB = "hf://"
+
+
+class _MissingFieldError(InputError):
+    """A record lacks a field that was asked for: what was asked is wrong, not the file."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +144,9 @@ def _of_folder(folder: Path, fields: Sequence[str]) -> Iterator[Document]:
             for document in _of_file(file, fields):
                 read += 1
                 yield document
+        except _MissingFieldError:
+            raise
         except InputError as error:
-            if fields and "is missing or no text" in str(error):
-                raise
             logger.warning("%s The rest of it is left out.", error)
     if not read:
         raise InputError(f"{folder} holds no text file; name a folder with the corpus.")
@@ -196,14 +201,8 @@ def _rows(file: Path, opened: TextIO, fields: Sequence[str], delimiter: str) -> 
 
 
 def _objects(file: Path, opened: Iterable[str], fields: Sequence[str]) -> Iterator[Document]:
-    for number, line in enumerate(opened, 1):
-        if line.strip():
-            where = f"{file}, line {number}"
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{where}, column {error.colno}: not JSON ({error.msg}).") from error
-            yield Document(str(file), number, _text_of(value, fields, where))
+    for number, value in json_values(str(file), opened):
+        yield Document(str(file), number, _text_of(value, fields, f"{file}, line {number}"))
 
 
 def _json(file: Path, opened: TextIO, fields: Sequence[str]) -> Iterator[Document]:
@@ -249,7 +248,7 @@ def _text_of(value: Any, fields: Sequence[str], where: str) -> str:
             raise InputError(f"{where}: no object with fields; leave --field out.")
         missing = [name for name in fields if not isinstance(value.get(name), str)]
         if missing:
-            raise InputError(f'{where}: "{missing[0]}" is missing or no text; name other fields.')
+            raise _MissingFieldError(f'{where}: "{missing[0]}" is missing or no text; name other fields.')
         known = (names for names in _TEXT_FIELDS if all(isinstance(value.get(name), str) for name in names))
         if names := fields or next(known, ()):
             return _encodable(" ".join(value[name] for name in names))

@@ -137,7 +137,7 @@ class Findings:
                 places=(f"{occurrence.source}:{occurrence.line}",),
             )
             known = self.by_target.get(target)
-            self.put(_merged(new, None) if known is None else _merged(known, new))
+            self.put(_merged(new) if known is None else _merged(known, new))
         return True
 
     def put(self, finding: Finding) -> None:
@@ -152,20 +152,19 @@ class Findings:
         return len(self.by_target)
 
 
-def _merged(known: Finding, new: Finding | None) -> Finding:
-    """Both in one, the prompts that say what it is in fewest words first."""
-    both = (known,) if new is None else (known, new)
+def _merged(*findings: Finding) -> Finding:
+    """All in one, the prompts that say what it is in fewest words first."""
     lengths: dict[str, str] = {}
-    for finding in both:
+    for finding in findings:
         for prompt, name in zip(finding.prompts, finding.lengths, strict=True):
             lengths.setdefault(prompt, name)
     prompts = sorted(lengths, key=lambda prompt: (PROMPT_ORDER.index(lengths[prompt]), len(prompt), prompt))[:_PROMPTS]
     return replace(
-        known,
+        findings[0],
         prompts=tuple(prompts),
         lengths=tuple(lengths[prompt] for prompt in prompts),
-        prefixes=tuple(name for name in PROMPT_ORDER if any(name in finding.prefixes for finding in both)),
-        strength=max(finding.strength for finding in both),
-        places=tuple(place for finding in both for place in finding.places)[:_PLACES],
-        occurrences=sum(finding.occurrences for finding in both),
+        prefixes=tuple(name for name in PROMPT_ORDER if any(name in finding.prefixes for finding in findings)),
+        strength=max(finding.strength for finding in findings),
+        places=tuple(place for finding in findings for place in finding.places)[:_PLACES],
+        occurrences=sum(finding.occurrences for finding in findings),
     )

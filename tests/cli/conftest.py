@@ -5,8 +5,6 @@ import torch
 import yaml
 from helpers import RETAINED, SECRETS, tiny_settings
 
-from revs_tars_plugin.cli import main
-
 
 @pytest.fixture
 def folder(model, tok, tmp_path):
@@ -42,20 +40,6 @@ def settings(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_settings(device="cpu").to_dict()))
     return path
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Runs a command; gives exit code, standard output and standard error."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

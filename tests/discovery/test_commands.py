@@ -7,7 +7,6 @@ import pytest
 from discovery_texts import LEARNED, UNSEEN
 from transformers import AutoModelForCausalLM
 
-from revs_tars_plugin.cli import main
 from revs_tars_plugin.data import read_secrets
 from revs_tars_plugin.evaluation import still_generated
 
@@ -27,19 +26,6 @@ def corpus(texts, tmp_path):
     file = tmp_path / "corpus.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return file
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_find_writes_what_edit_takes_and_shows_no_secret(run, checkpoint, corpus, tmp_path):
