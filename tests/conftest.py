@@ -1,6 +1,7 @@
 """Fixtures: tiny models built from a config for the properties, SmolLM2 through the host for the real thing."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -89,3 +90,17 @@ def run(capsys, tmp_path, monkeypatch):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Playwright's own Chromium, or one that is installed."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        try:
+            started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium: playwright install chromium ({str(error).splitlines()[0]})")
+        yield started
+        started.close()

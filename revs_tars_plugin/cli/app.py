@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..errors import HostError, InputError
-from . import bench, clean, compare, easyedit, edit, evaluate, export, find, open_unlearning, report
+from . import bench, clean, compare, easyedit, edit, evaluate, export, find, open_unlearning, report, serve
 from .session import Session
 
 BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 70
@@ -40,7 +40,7 @@ def _root(
         typer.echo(context.get_help())
 
 
-for module in (easyedit, find, clean, edit, evaluate, compare, report, export, bench, open_unlearning):
+for module in (easyedit, find, clean, edit, evaluate, compare, report, serve, export, bench, open_unlearning):
     module.add_to(app)
 
 

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError
-from ..requests.chat import asked_prompt
-from ..requests.reading import join
 from . import options
 from .edit_outputs import EditOutputs
-from .requests_file import RequestsFile, read_requests_file
+from .requests_file import read_requests_file
 from .session import Session, check_goals, print_json, print_table, session_of
 
 if TYPE_CHECKING:
@@ -98,7 +96,7 @@ def edit(
     if protect and not hparams.spares_retained_texts:
         raise InputError("--protect needs REVS with localization: covariance; leave it out.")
     _read_moments(loaded, hparams, quiet)
-    requests = _requests(requested, loaded.tok, protect=protect, chat=hparams.chat_template)
+    requests = requested.requests_of_call(loaded.tok, protect=protect, chat=hparams.chat_template)
     start = time.perf_counter()
     assert chosen.execute is not None
     edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet)
@@ -204,15 +202,6 @@ def stats(
     else:
         folder = next(iter(paths.values())).parent
         typer.echo(f"Second moments of {len(paths)} matrices in {folder} ({seconds:.1f} s).")
-
-
-def _requests(requested: RequestsFile, tok: Any, *, protect: bool, chat: bool) -> list[dict[str, Any]]:
-    requests: list[dict[str, Any]] = [dict(request) for request in requested.requests()]
-    if protect and requested.retain:
-        requests[0]["retain_texts"] = [
-            join(asked_prompt(tok, record.prompt, chat), record.target) for record in requested.retain
-        ]
-    return requests
 
 
 def _load_edits(files: list[Path]) -> list[EditSet]:

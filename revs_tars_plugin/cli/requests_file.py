@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.concept_files import ConceptRecord, concepts_from_text
 from ..data.secret_files import SecretRecord, secrets_from_text, text_of
 from ..errors import InputError
 from ..report.redaction import redactor_of
+from ..requests.chat import asked_prompt
+from ..requests.reading import join
 from .session import Session
 
 _ENDINGS = (".csv", ".jsonl", ".json", ".yaml", ".yml")
@@ -33,6 +36,21 @@ class RequestsFile:
         """Returns the host's requests."""
         secrets: list[dict[str, str]] = [record.request() for record in self.forget]
         return secrets + [request for concept in self.concepts for request in concept.requests()]
+
+    def requests_of_call(self, tok: Any, *, protect: bool, chat: bool) -> list[dict[str, Any]]:
+        """Returns the same for a method's call.
+
+        Args:
+            tok: The model's tokenizer.
+            protect: Show the method what must stay.
+            chat: Put what must stay into the tokenizer's chat template.
+        """
+        requests: list[dict[str, Any]] = [dict(request) for request in self.requests()]
+        if protect and self.retain:
+            requests[0]["retain_texts"] = [
+                join(asked_prompt(tok, record.prompt, chat), record.target) for record in self.retain
+            ]
+        return requests
 
 
 def read_requests_file(file: str, session: Session) -> RequestsFile:

@@ -34,10 +34,6 @@ def write_report(
         InputError: When there are two results of a kind, or masked ones where secrets are to be shown; or the page
             cannot be written.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise InputError("The report needs matplotlib and jinja2: pip install 'revs-tars-plugin[report]'") from error
     by_kind: dict[str, Mapping[str, Any]] = {}
     benchmarks = [content for content in results if content["kind"] == "benchmark"]
     for content in (content for content in results if content["kind"] != "benchmark"):
@@ -49,22 +45,13 @@ def write_report(
         raise InputError(
             "--show-secrets: the result was written without the secrets; evaluate with --show-secrets, too."
         )
-    environment = Environment(
-        loader=PackageLoader("revs_tars_plugin.report", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("page.html.jinja").render(
+    page = _template("page.html.jinja").render(
         title=title,
         evaluation=evaluation,
         comparison=comparison,
         benchmarks=[(content, benchmark_figures(content, number)) for number, content in enumerate(benchmarks)],
         first=next(iter((*by_kind.values(), *benchmarks))),
-        headlines=_headlines(evaluation) if evaluation else [],
-        texts=_texts(evaluation, show_secrets) if evaluation else [],
-        figures=evaluation_figures(evaluation) if evaluation else [],
+        **(_parts(evaluation, show_secrets) if evaluation else {}),
         trade_off=comparison_figure(comparison) if comparison else None,
         readable=readable,
     )
@@ -74,6 +61,43 @@ def write_report(
             opened.write(page.encode())
     except OSError as error:
         raise InputError(f"{file} cannot be written ({error.strerror or error}); name another place.") from error
+
+
+def forgetting_fragment(evaluation: Mapping[str, Any], *, show_secrets: bool = False) -> str:
+    """Returns the part of the page about one evaluation, with its own style, for a page around it.
+
+    Args:
+        evaluation: What `result("evaluation", ...)` gave.
+        show_secrets: Show texts as they are, where the result has them.
+
+    Raises:
+        InputError: When a library is missing.
+    """
+    parts = _parts(evaluation, show_secrets)
+    return str(_template("forgetting.html.jinja").render(evaluation=evaluation, **parts))
+
+
+def _template(name: str) -> Any:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise InputError("The report needs matplotlib and jinja2: pip install 'revs-tars-plugin[report]'") from error
+    environment = Environment(
+        loader=PackageLoader("revs_tars_plugin.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template(name)
+
+
+def _parts(evaluation: Mapping[str, Any], show_secrets: bool) -> dict[str, Any]:
+    return {
+        "headlines": _headlines(evaluation),
+        "texts": _texts(evaluation, show_secrets),
+        "figures": evaluation_figures(evaluation),
+    }
 
 
 def _headlines(content: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -26,7 +26,9 @@ def test_the_wheel_carries_what_is_no_module(tmp_path):
     assert yamls <= names
     assert {
         "revs_tars_plugin/py.typed",
+        "revs_tars_plugin/report/forgetting.html.jinja",
         "revs_tars_plugin/report/page.html.jinja",
+        "revs_tars_plugin/report/parts.html.jinja",
         "revs_tars_plugin/data/concepts.yaml",
     } <= names
     assert not any(name.startswith(("tests", "hparams/")) for name in names)

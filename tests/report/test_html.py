@@ -1,7 +1,6 @@
 """The report in a real browser: it renders, says nothing on the console, fetches nothing, and fits a phone."""
 
 import json
-import shutil
 
 import pytest
 
@@ -70,20 +69,6 @@ def benchmark(name, **changes):
     }
     content = {"model": "tiny", "benchmark": name, "title": f"{name}: 12 records", "forgotten": 12, "retained": 24}
     return result("benchmark", {**content, "rows": rows, **changes}, redacted=True)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Playwright's own Chromium, or one that is installed."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        try:
-            started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no Chromium: playwright install chromium ({str(error).splitlines()[0]})")
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -1,0 +1,216 @@
+"""What the page can do: one model in memory, an edit that is in it or not, and what was measured of both."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError
+from ...report.redaction import Redactor, redactor_of
+from .. import options
+from ..loading import Loaded, load_model, method_named, ordinary_chunks, settings_for
+from ..measurement import Measurement, module_names
+from ..requests_file import RequestsFile
+from ..session import Session
+from .entries import MOST_CHARACTERS
+
+if TYPE_CHECKING:
+    from ...edits.edit_set import EditSet
+    from ...evaluation import OrdinaryText
+
+# Quick ones: what they find is drawn at once. The others are a command's.
+_ATTACKS = ("exposure", "logit lens")
+_NAME = re.compile(r"\w[\w.-]{0,63}")
+_SAID_TOKENS = 24
+
+
+@dataclass
+class Workbench:
+    """The model with what is asked of it.
+
+    Attributes:
+        folder: Where what is kept is written to.
+        device: A torch device; None takes the accelerator, else the CPU.
+        dtype: As `load_model` takes it.
+        settings: Settings, a file or a packaged name; None takes those measured best.
+        text: Ordinary text to compare with; None lets the model write it.
+        asked: What must be forgotten.
+        loaded: The model; None where none was loaded yet.
+        edits: The edit of the list; None where there is none, or the list changed.
+        inside: Whether it is in the model.
+        measured: What was found before and after it, texts and all.
+    """
+
+    folder: Path
+    device: str | None = None
+    dtype: str = "auto"
+    settings: str | None = None
+    text: str | None = None
+    asked: RequestsFile = field(default_factory=RequestsFile)
+    loaded: Loaded | None = None
+    edits: EditSet | None = None
+    inside: bool = False
+    measured: dict[str, Any] | None = None
+    _ordinary: OrdinaryText | None = None
+
+    def load(self, name: str) -> str:
+        """Loads a model in place of the one that is there, without its edit; returns what it is.
+
+        Raises:
+            InputError: When it cannot be loaded; the one that is there stays.
+        """
+        name = name.strip()
+        if not name or len(name) > MOST_CHARACTERS:
+            raise InputError('"Model" must be a checkpoint folder, a hub id, or demo.')
+        loaded = load_model(name, self.device, self.dtype, progress=False)
+        module_names(loaded, self.settings)  # refuses a model whose layers nobody knows
+        self.loaded, self._ordinary = loaded, None
+        self.edits, self.inside, self.measured = None, False, None
+        model = loaded.model
+        weight = model.get_input_embeddings().weight
+        return (
+            f"{Path(loaded.name).name}: {sum(each.numel() for each in model.parameters()):,} weights, "
+            f"{len(loaded.tok):,} tokens, {str(weight.dtype).removeprefix('torch.')} on {weight.device}."
+        )
+
+    def ask_for(self, asked: RequestsFile) -> None:
+        """Takes a list of what must be forgotten; an edit of an earlier list leaves the model."""
+        self._take_out()
+        self.asked = asked
+        self.edits, self.measured = None, None
+
+    def forget(self, progress: bool = True) -> None:
+        """Computes an edit for the list, puts it into the model, and measures both.
+
+        Raises:
+            InputError: When no model is loaded, nothing is asked for, or it cannot be forgotten; the model is as it was
+                before.
+        """
+        from ...report.results import edit_content, result
+
+        loaded, asked = self._model(), self.asked
+        if not (asked.forget or asked.concepts):
+            raise InputError("Nothing is on the list; add what must be forgotten.")
+        self._take_out()
+        self.edits, self.measured = None, None
+        method = method_named(None, self.settings, "TARS" if asked.concepts else "REVS")
+        hparams = settings_for(method, loaded, self.settings, text=self.text)
+        protect = hparams.spares_retained_texts
+        requests = asked.requests_of_call(loaded.tok, protect=protect, chat=hparams.chat_template)
+        assert method.execute is not None
+        edits = method.execute(loaded.model, loaded.tok, requests, hparams, progress=progress)
+        session = Session()
+        session.redact = Redactor(show=True)  # masked when it is drawn
+        arguments = {"attacks": _ATTACKS, "chat_template": hparams.chat_template, "progress": progress}
+        measurement = Measurement(asked, session, module_names(loaded, self.settings), arguments)
+        reference = self._ordinary_text(progress)
+        measurement.measure("before", loaded, reference)
+        self.edits = edits
+        try:
+            self.switch(True)
+            measurement.measure("after", loaded, reference)
+        except BaseException:
+            self._take_out()
+            self.edits = None
+            raise
+        reports = {moment: report.to_dict() for moment, report in measurement.reports.items()}
+        content = {"model": Path(loaded.name).name, "edits": [edit_content(edits)], "texts": measurement.texts()}
+        self.measured = result("evaluation", {**content, **reports}, redacted=False)
+
+    def switch(self, on: bool) -> None:
+        """Puts the edit into the model, or takes it out, bit for bit.
+
+        Raises:
+            InputError: When there is none.
+        """
+        if self.edits is None:
+            raise InputError("There is no edit yet; press Forget first.")
+        if on and not self.inside and self.edits.edits:
+            self.edits.apply_beside(self._model().model)
+            self.inside = True
+        elif not on:
+            self._take_out()
+
+    def say(self, prompt: str) -> dict[str, str]:
+        """Returns how the model goes on without and with the edit; the switch is left as it stands.
+
+        Raises:
+            InputError: When no model is loaded, or the prompt is empty or too long.
+        """
+        loaded = self._model()
+        if not prompt.strip() or len(prompt) > MOST_CHARACTERS:
+            raise InputError(f'"Prompt" must have 1 to {MOST_CHARACTERS:,} characters.')
+        if self.edits is None:
+            return {"without the edit": self._said(loaded, prompt)}
+        stood = self.inside
+        said = {}
+        try:
+            for on, name in ((False, "without the edit"), (True, "with the edit")):
+                self.switch(on)
+                said[name] = self._said(loaded, prompt)
+        finally:
+            self.switch(stood)
+        return said
+
+    def save(self, name: str) -> list[Path]:
+        """Writes the edit, what was measured, and the report, into the folder, under one name.
+
+        Raises:
+            InputError: When there is no edit, the name is none, or one of the files is there already.
+        """
+        from ...report import write_report
+        from ...report.results import write_result
+
+        if self.edits is None or self.measured is None:
+            raise InputError("There is no edit yet; press Forget first.")
+        if not _NAME.fullmatch(name.strip()):
+            raise InputError(
+                '"Name" may have letters, digits, dots, dashes and underscores, 64 at most, and no folder.'
+            )
+        files = [self.folder / f"{name.strip()}{ending}" for ending in (".safetensors", ".json", ".html")]
+        for file in files:
+            options.free(file, overwrite=False)
+        masked = {**self.measured, "texts": self._masked_texts(), "redacted": True}
+        self.edits.save(files[0])
+        write_result(files[1], masked)
+        write_report([masked], files[2])
+        return files
+
+    def redactor(self, *, show: bool) -> Redactor:
+        """Returns what masks everything on the list."""
+        return redactor_of([*self.asked.forget, *self.asked.retain], self.asked.concepts, show=show)
+
+    def _masked_texts(self) -> list[dict[str, str]]:
+        assert self.measured is not None
+        redact = self.redactor(show=False)
+        return [
+            {key: value if key == "kind" else redact(value or "") for key, value in row.items() if key != "subject"}
+            for row in self.measured["texts"]
+        ]
+
+    def _said(self, loaded: Loaded, prompt: str) -> str:
+        from ...evaluation import greedy_continuations
+
+        return greedy_continuations(loaded.model, loaded.tok, [prompt], _SAID_TOKENS)[0]
+
+    def _ordinary_text(self, progress: bool) -> OrdinaryText:
+        from ...evaluation import OrdinaryText
+
+        if self._ordinary is None:
+            loaded = self._model()
+            chunks = ordinary_chunks(loaded, self.text, 0, progress=progress)
+            self._ordinary = OrdinaryText.of(loaded.model, loaded.tok, chunks)
+        return self._ordinary
+
+    def _model(self) -> Loaded:
+        if self.loaded is None:
+            raise InputError("No model is loaded; name one and press Load.")
+        return self.loaded
+
+    def _take_out(self) -> None:
+        if self.inside:
+            assert self.edits is not None
+            self.edits.undo(self._model().model)
+            self.inside = False
