@@ -8,9 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-import yaml
-
 from .errors import InputError, did_you_mean
+from .parsing import read_yaml
 from .requests.forgotten import ForgetField
 
 T = TypeVar("T", bound="UnlearnHyperParams")
@@ -107,10 +106,7 @@ class UnlearnHyperParams:
             InputError: Unreadable file, unknown or missing key, or a value that cannot be used; names file and key.
         """
         path = cls._find(hparams_name_or_path)
-        try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+        config = read_yaml(path)
         if not isinstance(config, dict):
             raise InputError(f"{path} holds no settings; it must be a mapping of keys to values.")
         known = {item.name: item for item in fields(cls)}

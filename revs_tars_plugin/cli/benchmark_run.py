@@ -14,6 +14,7 @@ import typer
 
 from ..errors import InputError, did_you_mean
 from ..formatting import markdown_table, readable
+from ..parsing import parsed_yaml
 from .benchmark_rows import BenchmarkRows, conditions_of, file_name, files_in
 from .session import check_goals, print_json, print_table
 from .taught_model import taught_model
@@ -234,18 +235,14 @@ def _ways(
 
 def _values(settings: str) -> dict[str, Any]:
     """Settings of a rival: "beta=0.5,alpha=2"."""
-    import yaml
-
     values = {}
     for item in filter(None, settings.split(",")):
         key, sign, value = item.partition("=")
         if not sign:
             raise InputError(f'--method: "{item}" is no setting of a rival; write KEY=VALUE, several with commas.')
-        try:
-            # YAML takes 1e-1 for a text.
-            values[key.strip()] = float(value) if _NUMBER.fullmatch(value.strip()) else yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f'--method: the value of "{item}" is no YAML.') from error
+        # YAML takes 1e-1 for a text.
+        number = _NUMBER.fullmatch(value.strip())
+        values[key.strip()] = float(value) if number else parsed_yaml(value, f'--method: the value of "{item}"')
     return values
 
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
+from ..parsing import parsed_yaml, read_yaml
 
 if TYPE_CHECKING:
     from ..methods import Method
@@ -127,10 +126,7 @@ def method_named(method: str | None, settings: str | None, default: str) -> Meth
 def _alg_name(path: Path) -> str | None:
     if not path.is_file():
         return None
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    config = read_yaml(path)
     name = config.get("alg_name") if isinstance(config, dict) else None
     if not isinstance(name, str):
         raise InputError(f'{path} has no "alg_name"; it must say which method the settings are for.')
@@ -183,10 +179,7 @@ def _change(change: str, settings: UnlearnHyperParams) -> tuple[str, Any]:
         raise InputError(
             f'--set is "{change}"; write KEY=VALUE with a key of {settings.ALGORITHM}{did_you_mean(key, keys) or "."}'
         )
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f'--set is "{change}"; its value is no YAML.') from error
+    return key, parsed_yaml(value, f'--set is "{change}"; its value')
 
 
 def ordinary_chunks(

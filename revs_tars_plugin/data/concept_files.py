@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import InputError, did_you_mean
+from ..parsing import parsed_yaml
 from .secret_files import text_of
 
 _PACKAGED = Path(__file__).parent / "concepts.yaml"
@@ -64,10 +63,7 @@ def concepts_from_text(text: str, name: str) -> tuple[list[ConceptRecord], list[
     Raises:
         InputError: Naming the concept and the field.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{name} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    content = parsed_yaml(text, name)
     entries = content.get("concepts") if isinstance(content, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f'{name} has no list "concepts"; give at least one with name and prompts.')

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, did_you_mean
+from ..parsing import parsed_json
 
 # Our columns, each with the one that the published SSN file (prompt, sentence, ssn, date, name) has in its place.
 _COLUMNS = {"prompt": "prompt", "target": "ssn", "subject": "name", "rephrase_prompt": "", "retain": ""}
@@ -155,11 +155,7 @@ def json_values(file: str, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file}, line {number}, column {error.colno}: not JSON ({error.msg}).") from error
-        yield number, value
+        yield number, parsed_json(line, file, number)
 
 
 def _json_records(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from ..data.secret_files import json_values
 from ..errors import InputError
+from ..parsing import parsed_json
 
 logger = logging.getLogger(__name__)
 
@@ -211,15 +212,12 @@ def _json(file: Path, opened: TextIO, fields: Sequence[str]) -> Iterator[Documen
     opened.seek(0)
     try:
         one_a_line = isinstance(json.loads(start), dict) and start.startswith("{")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         one_a_line = False
     if one_a_line:
         yield from _objects(file, opened, fields)
         return
-    try:
-        value = json.load(opened)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
+    value = parsed_json(opened.read(), str(file))
     for number, row in enumerate(value if isinstance(value, list) else [value], 1):
         yield Document(str(file), number, _text_of(row, fields, f"{file}, entry {number}"))
 

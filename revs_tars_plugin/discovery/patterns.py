@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import regex
-import yaml
 
 from ..data.secret_files import text_of
 from ..errors import InputError, did_you_mean
+from ..parsing import parsed_yaml
 
 # What stands for the secret where a pattern holds more than it.
 _GROUP = "secret"
@@ -97,10 +97,7 @@ def read_patterns(path: str | Path) -> Patterns:
         InputError: Naming the file and the field.
     """
     file = Path(path).expanduser()
-    try:
-        content = yaml.safe_load(text_of(file))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    content = parsed_yaml(text_of(file), str(file))
     if not isinstance(content, dict) or not content:
         raise InputError(f"{file} must hold {', '.join(_PARTS)}, each a mapping or list; see docs/discovery.md.")
     unknown = [name for name in content if name not in _PARTS]

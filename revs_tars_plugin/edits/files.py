@@ -102,7 +102,8 @@ def read_edit(path: str | Path) -> SavedEdit:
                     f"{file} is a safetensors file, but no saved edit; name one that EditSet.save wrote."
                 )
             _check_version(file, metadata.get("version"))
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+            # Copied, since what is mapped into memory changes with the file, whatever its digest was.
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, EditFileError):
             raise
@@ -110,13 +111,32 @@ def read_edit(path: str | Path) -> SavedEdit:
     text = metadata.get("content", "")
     if metadata.get("digest") != _digest(text, tensors):
         raise EditFileError(f"{file} is damaged: its digest does not fit; take it from a backup.")
-    content = json.loads(text)
+    try:
+        return _saved(json.loads(text), tensors)
+    # Whoever knows how a digest is made can write anything behind it.
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise EditFileError(
+            f"{file} is no edit that EditSet.save wrote ({type(error).__name__}: {error}); ask whoever made it."
+        ) from error
+
+
+def _saved(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SavedEdit:
+    """Reads what a file says.
+
+    Raises:
+        ValueError: When something in it is of another kind or shape than `write_edit` writes.
+        TypeError: Likewise.
+        KeyError: When something is missing.
+    """
     edits = tuple(_edit(entry, index, tensors) for index, entry in enumerate(content["edits"]))
-    requests = content.get("requests")
+    method, settings, requests = content["method"], content["settings"], content.get("requests")
+    _must(isinstance(method, str) and isinstance(settings, dict), "method and settings")
+    alike = isinstance(requests, list) and all(isinstance(request, dict) for request in requests)
+    _must(requests is None or alike, "requests")
     return SavedEdit(
-        content["method"],
+        method,
         edits,
-        content["settings"],
+        settings,
         None if requests is None else tuple(requests),
         packed=bool(content.get("packed", False)),
     )
@@ -135,11 +155,33 @@ def _entry(edit: WeightEdit) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _edit(entry: Mapping[str, Any], index: int, tensors: Mapping[str, Tensor]) -> WeightEdit:
-    parts: dict[str, Any] = {name: tensors[f"{index}.{name}"] for name in _TENSORS[entry["kind"]]}
+    kind = entry["kind"]
+    parts: dict[str, Any] = {name: tensors[f"{index}.{name}"] for name in _TENSORS[kind]}
     parts.update({name: entry[name] for name in ("name", "neuron_dim", "transposed")})
-    if entry["kind"] == "neurons":
+    _must(isinstance(entry["name"], str) and entry["name"].isprintable(), "name")
+    _must(type(entry["neuron_dim"]) is int and entry["neuron_dim"] in (0, 1), "neuron_dim")
+    _must(isinstance(entry["transposed"], bool), "transposed")
+    if kind == "neurons":
+        _must(type(entry["width"]) is int, "width")
+        _check_neurons(parts["indices"], parts["before"], parts["after"], entry["width"])
         return NeuronEdit(**parts, width=entry["width"])
+    _must(isinstance(entry["fingerprint"], str), "fingerprint")
+    keys, values = parts["keys"], parts["values"]
+    _must(all(each.dtype == torch.float32 and each.ndim == 2 and each.numel() for each in (keys, values)), "products")
+    _must(keys.shape[1] == len(values) and bool(keys.isfinite().all() and values.isfinite().all()), "products")
     return LowRankEdit(**parts, fingerprint=entry["fingerprint"])
+
+
+def _check_neurons(indices: Tensor, before: Tensor, after: Tensor, width: int) -> None:
+    _must(indices.dtype == torch.int64 and indices.ndim == 1 and len(indices) > 0, "indices")
+    _must(bool(((indices >= 0) & (indices < width)).all()) and len(set(indices.tolist())) == len(indices), "indices")
+    _must(before.ndim == 2 and before.shape == after.shape and len(before) == len(indices), "before and after")
+    _must(before.dtype == after.dtype and bool(after.isfinite().all()), "before and after")
+
+
+def _must(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"its {what} cannot be used")
 
 
 def _check_version(file: Path, written: str | None) -> None:

@@ -174,7 +174,10 @@ class LowRankEdit:
     def stands_in(self, place: WeightPlace, *, applied: bool) -> bool:
         """Compares the whole weight by its fingerprint."""
         if not applied:
-            return fingerprint(place.weight) == self.fingerprint
+            rows = place.weight.movedim(self.neuron_dim, 0)
+            return (
+                rows.shape == (len(self.keys), self.values.shape[1]) and fingerprint(place.weight) == self.fingerprint
+            )
         product = place.applied_product(self.digest)
         return product is not None and fingerprint(place.weight) == product.fingerprint
 

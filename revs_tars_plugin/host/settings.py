@@ -6,9 +6,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import InputError
+from ..parsing import read_yaml
 from .easyedit import Host
 from .host_methods import settings_class
 from .registry import REGISTERED
@@ -36,10 +35,7 @@ def load_settings(host: Host, alg_name: str, path: str | Path) -> Any:
             f"EasyEdit has no settings class for {alg_name}; only its weight-editing methods can be compared."
         )
     file = Path(path).expanduser()
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    config = read_yaml(file)
     if not isinstance(config, dict) or config.get("alg_name") != alg_name:
         raise InputError(f'{file} is no settings file of {alg_name}; its alg_name must say "{alg_name}".')
     known = {item.name: item for item in fields(kind)}

@@ -45,16 +45,26 @@ def write_report(
         raise InputError(
             "--show-secrets: the result was written without the secrets; evaluate with --show-secrets, too."
         )
-    page = _template("page.html.jinja").render(
-        title=title,
-        evaluation=evaluation,
-        comparison=comparison,
-        benchmarks=[(content, benchmark_figures(content, number)) for number, content in enumerate(benchmarks)],
-        first=next(iter((*by_kind.values(), *benchmarks))),
-        **(_parts(evaluation, show_secrets) if evaluation else {}),
-        trade_off=comparison_figure(comparison) if comparison else None,
-        readable=readable,
-    )
+    template = _template("page.html.jinja")
+    try:
+        page = template.render(
+            title=title,
+            evaluation=evaluation,
+            comparison=comparison,
+            benchmarks=[(content, benchmark_figures(content, number)) for number, content in enumerate(benchmarks)],
+            first=next(iter((*by_kind.values(), *benchmarks))),
+            **(_parts(evaluation, show_secrets) if evaluation else {}),
+            trade_off=comparison_figure(comparison) if comparison else None,
+            readable=readable,
+        )
+    except InputError:
+        raise
+    # Undefined values of a template are of no kind that is known here.
+    except Exception as error:
+        raise InputError(
+            f"A result cannot be drawn ({type(error).__name__}: {' '.join(str(error).split())}); it was changed, "
+            "so measure again."
+        ) from error
     file = Path(path).expanduser()
     try:
         with replacing(file) as opened:

@@ -66,7 +66,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is no JSON ({error}); name a result of evaluate, compare or bench.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("kind") not in KINDS:
         raise InputError(f"{file} is no result of evaluate, compare or bench; write one with their option -o.")

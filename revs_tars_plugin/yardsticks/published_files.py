@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.secret_files import json_lines, text_of
 from ..errors import InputError
+from ..parsing import parsed_json
 
 _ENDINGS = (".jsonl", ".json", ".parquet")
 
@@ -84,10 +84,7 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if file.suffix == ".jsonl" or not text.lstrip().startswith("["):
         yield from json_lines(str(file), text)
         return
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from error
+    rows = parsed_json(text, str(file))
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise InputError(f"{file}, line {number}: not a JSON object; write one object a line.")

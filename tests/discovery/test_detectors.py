@@ -78,7 +78,7 @@ def test_kinds_can_be_chosen_and_a_user_adds_his_own(tmp_path):
     ("content", "message"),
     [
         ("- a", "must hold patterns, words, ignore"),
-        ("{", "is no YAML"),
+        ("{", "cannot be read as YAML"),
         ("paterns: {}", 'has "paterns"; it may have patterns, words, ignore; did you mean "patterns"'),
         ("patterns: [a]", 'own.yaml, "patterns": it must name kinds'),
         ("patterns: {A: '('}", 'patterns, "A": no regular expression'),
