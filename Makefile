@@ -12,6 +12,9 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
 # The tests run with one thread, in two processes: a file stays in one of them.
 PROCESSES := --numprocesses 2 --dist loadfile
+# From Python 3.12 on counting which lines run is nearly free; before, COVERAGE=1 asks for it, and a third more time.
+COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("1" if sys.version_info >= (3, 12) else "")')
+COVERED := $(if $(COVERAGE),--cov=revs_tars_plugin --cov-report=term:skip-covered)
 PINNED := '.[demo,report,app,bench,find,test]' torchvision --requirement $(CLONE)/requirements.txt
 
 # Nothing is looked up on a hub: models come from a config or from the wheel.
@@ -28,7 +31,7 @@ compare: $(INSTALLED)
 
 # With EasyEdit's release, whatever the surroundings say.
 test: $(INSTALLED)
-	EASYEDIT_HOME= PYTHONPATH= $(BIN)/python -m pytest $(PROCESSES)
+	EASYEDIT_HOME= PYTHONPATH= COVERAGE_CORE=$(if $(COVERAGE),sysmon) $(BIN)/python -m pytest $(PROCESSES) $(COVERED)
 
 test-main: $(CLONE)/easyeditor/__init__.py $(INSTALLED)
 	EASYEDIT_HOME=$(abspath $(CLONE)) $(BIN)/python -m pytest $(PROCESSES) tests/host

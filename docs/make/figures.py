@@ -88,7 +88,7 @@ def _draw(report: Path) -> None:
     with sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 1180}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1000, "height": 828}, color_scheme="light")
         page.goto(report.as_uri())
         page.screenshot(path=str(PICTURE))
         browser.close()

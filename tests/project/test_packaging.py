@@ -1,4 +1,4 @@
-"""What is shipped: the wheel carries the YAMLs, the report's page and the command."""
+"""What is shipped: source distribution and wheel carry the YAMLs, the report's page and the command."""
 
 import shutil
 import subprocess
@@ -17,9 +17,14 @@ def test_the_wheel_carries_what_is_no_module(tmp_path):
         shutil.copy(ROOT / name, source)
     for name in ("revs_tars_plugin", "hparams"):
         shutil.copytree(ROOT / name, source / name)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--quiet", "--wheel-dir", tmp_path, source], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    # The wheel is made of the source distribution, so that one holds all that it takes.
+    made = tmp_path / "dist"
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", made, source]
+    subprocess.run(command, check=True, capture_output=True)
+    files = sorted(made.iterdir())
+    assert [file.suffix for file in files] == [".whl", ".gz"]
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *files], check=True, capture_output=True)
+    wheel = files[0]
     names = set(zipfile.ZipFile(wheel).namelist())
     yamls = {f"revs_tars_plugin/{path.relative_to(ROOT)}" for path in (ROOT / "hparams").rglob("*.yaml")}
     assert yamls
