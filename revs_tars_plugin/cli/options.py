@@ -32,7 +32,8 @@ def _refuse(context: typer.Context, value: str | None) -> None:
         raise InputError(_REFUSED)
 
 
-def _goals(value: list[str]) -> list[str]:
+# Not list[str]: on Python 3.10 typer takes that for a class.
+def _goals(value: list) -> list:
     for goal in value:
         parsed_goal(goal)
     return value
