@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-# What of a message is shown at most, from its beginning and its end: it may quote what a file holds.
-_BEGINNING, _END = 700, 250
-
 
 class InputError(ValueError):
     """Something the caller gave cannot be used: a setting, a request, a file or a model."""
 
     def __init__(self, message: str) -> None:
-        """Takes the sentence; the middle of a very long one is left out."""
-        if len(message) > _BEGINNING + _END:
-            message = f"{message[:_BEGINNING]} ... {message[-_END:]}"
-        super().__init__(message)
+        """Takes the sentence; of a very long one, which quotes what a file holds, the middle is left out."""
+        super().__init__(message if len(message) < 950 else f"{message[:700]} ... {message[-200:]}")
 
 
 class EditConflictError(InputError):

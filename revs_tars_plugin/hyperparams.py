@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from .errors import InputError, did_you_mean
-from .parsing import read_yaml
 from .requests.forgotten import ForgetField
+from .yaml_files import read_yaml
 
 T = TypeVar("T", bound="UnlearnHyperParams")
 

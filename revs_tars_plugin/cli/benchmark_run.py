@@ -14,7 +14,7 @@ import typer
 
 from ..errors import InputError, did_you_mean
 from ..formatting import markdown_table, readable
-from ..parsing import parsed_yaml
+from ..yaml_files import parsed_yaml
 from .benchmark_rows import BenchmarkRows, conditions_of, file_name, files_in
 from .session import check_goals, print_json, print_table
 from .taught_model import taught_model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
-from ..parsing import parsed_yaml, read_yaml
+from ..yaml_files import parsed_yaml, read_yaml
 
 if TYPE_CHECKING:
     from ..methods import Method

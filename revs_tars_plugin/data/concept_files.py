@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, did_you_mean
-from ..parsing import parsed_yaml
+from ..yaml_files import parsed_yaml
 from .secret_files import text_of
 
 _PACKAGED = Path(__file__).parent / "concepts.yaml"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, did_you_mean
-from ..parsing import parsed_json
 
 # Our columns, each with the one that the published SSN file (prompt, sentence, ssn, date, name) has in its place.
 _COLUMNS = {"prompt": "prompt", "target": "ssn", "subject": "name", "rephrase_prompt": "", "retain": ""}
@@ -144,6 +144,26 @@ def json_lines(file: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         if not isinstance(value, dict):
             raise InputError(f"{file}, line {number}: not a JSON object; write one object a line.")
         yield number, value
+
+
+def parsed_json(text: str, name: str, first_line: int = 1) -> Any:
+    """Returns what a JSON text holds.
+
+    Args:
+        text: The text.
+        name: What it is called.
+        first_line: The number of its first line in the file.
+
+    Raises:
+        InputError: Naming line and column, when it is none.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line - 1 + error.lineno
+        raise InputError(f"{name}, line {line}, column {error.colno}: not JSON ({error.msg}).") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}, line {first_line}: not JSON that can be read ({error}).") from error
 
 
 def json_values(file: str, lines: Iterable[str]) -> Iterator[tuple[int, Any]]:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from ..data.secret_files import json_values
+from ..data.secret_files import json_values, parsed_json
 from ..errors import InputError
-from ..parsing import parsed_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import regex
 
 from ..data.secret_files import text_of
 from ..errors import InputError, did_you_mean
-from ..parsing import parsed_yaml
+from ..yaml_files import parsed_yaml
 
 # What stands for the secret where a pattern holds more than it.
 _GROUP = "secret"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..parsing import read_yaml
+from ..yaml_files import read_yaml
 from .easyedit import Host
 from .host_methods import settings_class
 from .registry import REGISTERED

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.secret_files import json_lines, text_of
+from ..data.secret_files import json_lines, parsed_json, text_of
 from ..errors import InputError
-from ..parsing import parsed_json
 
 _ENDINGS = (".jsonl", ".json", ".parquet")
 

@@ -25,7 +25,7 @@ _PACKAGE = Path(__file__).parents[2]
 _FILES = Path(__file__).parent / "files"
 # What the methods share: rooms, and the modules at the top that they need, which go together with what is requested.
 _ROOMS = ("model", "moments")
-_TOP = ("errors", "atomic_write", "formatting", "hyperparams")
+_TOP = ("errors", "yaml_files", "atomic_write", "formatting", "hyperparams")
 _FOLDERS = (SHARED, *(method.package for method in _METHODS))
 # How modules of earlier versions began.
 _EARLIER = "# Generated from revs-tars-plugin"
