@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -194,7 +195,8 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             if value in choices:
                 return value
             named = ", ".join(filter(None, choices))
-            raise InputError(f'{name} is "{value}"; it must be one of {named}{did_you_mean(value, choices)}')
+            said = value if isinstance(value, str) else reprlib.repr(value)
+            raise InputError(f'{name} is "{said}"; it must be one of {named}{did_you_mean(said, choices)}')
         if get_origin(option) is list and isinstance(value, list | tuple):
             (item,) = get_args(option)
             return [_converted(f"{name}[{position}]", entry, item) for position, entry in enumerate(value)]
@@ -203,7 +205,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         if option in (int, float) and not isinstance(value, bool):
             try:
                 number = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
             if option is float:
                 return number
@@ -214,4 +216,4 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if value is None and any(get_origin(option) is list for option in options):
         return []
     kinds = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise InputError(f"{name} is {value!r}, but it must be of type {kinds}.")
+    raise InputError(f"{name} is {reprlib.repr(value)}, but it must be of type {kinds}.")

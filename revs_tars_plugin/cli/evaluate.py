@@ -11,7 +11,7 @@ from ..errors import InputError, did_you_mean
 from . import options
 from .measurement import Measurement, module_names
 from .requests_file import read_requests_file
-from .session import check_goals, print_json, print_table, session_of
+from .session import check_goal_names, check_goals, print_json, print_table, session_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,8 +74,8 @@ def evaluate(
     Example: revs-tars evaluate secrets.csv --model ./my-model --edit edit.safetensors -o result.json
     """
     session = session_of(context)
-    if output is not None:
-        output = options.free(output, overwrite, file, *edits)
+    _check_goals_are_metrics(require)
+    output = None if output is None else options.free(output, overwrite, file, *edits)
     if edits and base is not None:
         raise InputError("--edit and --base are two ways to say what changed; leave one out.")
     requested = read_requests_file(file, session)
@@ -158,3 +158,10 @@ def evaluate(
             typer.echo(f"The result: {output}; revs-tars report {output} -o report.html draws it.")
     over = {f"{name}, over never learned": figures[name] - value for name, value in control.items() if name in figures}
     check_goals(require, options.as_goals({**figures, **over}))
+
+
+def _check_goals_are_metrics(goals: list[str]) -> None:
+    """Refuses goals for what nothing measures, before any work."""
+    from ..evaluation.metrics import DIRECTIONS
+
+    check_goal_names(goals, [*DIRECTIONS, *(f"{name}, over never learned" for name in DIRECTIONS)])

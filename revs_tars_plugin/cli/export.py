@@ -152,8 +152,11 @@ def _write_card(edits: object, folder: Path, base_model: str, result: Path | Non
         content = read_result(result)
         if content["kind"] != "evaluation":
             raise InputError(f"{result} is a comparison; --result needs what revs-tars evaluate wrote.")
-        figures = {moment: content[moment]["summary"] for moment in ("before", "after") if moment in content}
-        figures["never_learned"] = content["after"].get("controls", {}).get("never learned", {})
+        try:
+            figures = {moment: dict(content[moment]["summary"]) for moment in ("before", "after") if moment in content}
+            figures["never_learned"] = dict(content["after"].get("controls", {}).get("never learned", {}))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{result} has no figures ({error}); it was changed, so measure again.") from error
     write_card(folder, model_card(edits, base_model=base_model, kind=kind, **figures))
 
 

@@ -90,9 +90,13 @@ def checkpoint(name: str) -> str:
     Raises:
         InputError: When a name that looks like a folder is none.
     """
-    path = Path(name).expanduser()
-    if name != DEMO and path.is_dir():
-        return str(path)
+    try:
+        path = Path(name).expanduser()
+        if name != DEMO and path.is_dir():
+            return str(path)
+    # No user of that name; a name longer than any may be.
+    except (RuntimeError, OSError, ValueError) as error:
+        raise InputError(f'--model is "{name}", which can be no folder ({error}).') from error
     if name in (DEMO, GEMMA):
         from ..data import demo_model
 

@@ -21,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     *,
     folder: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where edits are written to; nothing is written elsewhere.")
+        Path, typer.Option(metavar="FOLDER", help="Where edits are written to; made where it is missing.")
     ] = Path(),
     model: Annotated[str | None, typer.Option("--model", "-m", help="Load this one at once.")] = None,
     port: Annotated[
@@ -42,8 +42,10 @@ def serve(
     Example: revs-tars app --model demo
     """
     folder = folder.expanduser()
-    if not folder.is_dir():
-        raise InputError(f"--folder {folder} is no folder; make it first.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--folder {folder} cannot be made ({error.strerror or error}); name another.") from error
     with tempfile.TemporaryDirectory(prefix="revs-tars-") as uploads:
         # Files that are given to the page hold secrets: only this user can read them, and they go with the program.
         os.environ["GRADIO_TEMP_DIR"] = uploads

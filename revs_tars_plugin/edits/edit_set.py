@@ -271,7 +271,11 @@ class EditSet:
         return sum(_n_changed(edits) for edits in by_weight.values())
 
     def _places(self, model: nn.Module) -> list[tuple[WeightEdit, WeightPlace]]:
-        return [(edit, WeightPlace.of(model, edit.name)) for edit in self.edits]
+        places = [(edit, WeightPlace.of(model, edit.name)) for edit in self.edits]
+        for edit, place in places:
+            if place.weight.ndim != 2:
+                raise EditConflictError(f'The weight "{edit.name}" is no matrix; this edit belongs to another model.')
+        return places
 
     def _forget(self, places: Sequence[tuple[WeightEdit, WeightPlace]]) -> None:
         for edit, place in places:

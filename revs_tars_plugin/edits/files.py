@@ -20,6 +20,8 @@ from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit
 
 FORMAT = "revs-tars-edit"
 VERSION = 1
+# No layer has so many neurons.
+_WIDEST = 1 << 24
 _TENSORS = {"neurons": ("indices", "before", "after"), "low-rank": ("keys", "values")}
 
 
@@ -114,7 +116,7 @@ def read_edit(path: str | Path) -> SavedEdit:
     try:
         return _saved(json.loads(text), tensors)
     # Whoever knows how a digest is made can write anything behind it.
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, RuntimeError, OverflowError) as error:
         raise EditFileError(
             f"{file} is no edit that EditSet.save wrote ({type(error).__name__}: {error}); ask whoever made it."
         ) from error
@@ -173,10 +175,12 @@ def _edit(entry: Mapping[str, Any], index: int, tensors: Mapping[str, Tensor]) -
 
 
 def _check_neurons(indices: Tensor, before: Tensor, after: Tensor, width: int) -> None:
+    _must(0 < width <= _WIDEST, "width")
     _must(indices.dtype == torch.int64 and indices.ndim == 1 and len(indices) > 0, "indices")
     _must(bool(((indices >= 0) & (indices < width)).all()) and len(set(indices.tolist())) == len(indices), "indices")
     _must(before.ndim == 2 and before.shape == after.shape and len(before) == len(indices), "before and after")
-    _must(before.dtype == after.dtype and bool(after.isfinite().all()), "before and after")
+    _must(before.dtype == after.dtype and after.is_floating_point(), "before and after")
+    _must(bool(after.float().isfinite().all()), "before and after")
 
 
 def _must(holds: bool, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_NAME = re.compile(r"(?P<parameter>.+)\[(?P<expert>\d+) of (?P<count>\d+)\]")
+_NAME = re.compile(r"(?P<parameter>.+)\[(?P<expert>\d{1,6}) of (?P<count>\d{1,6})\]")
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,13 @@ def test_an_edit_goes_in_and_out_with_the_switch(workbench):
 
 
 def test_what_it_says_is_told_of_both_and_the_switch_stays(workbench, said):
-    assert list(workbench.say(SECRETS[0])) == ["without the edit"]
+    workbench.say(SECRETS[0])
+    assert list(workbench.said) == ["without the edit"]
     workbench.forget(progress=False)
     for stands in (True, False):
         workbench.switch(stands)
-        both = workbench.say(SECRETS[0])
+        workbench.say(SECRETS[0])
+        both = workbench.said
         assert both["without the edit"].split()[:2] == said(SECRETS[0]).split()
         assert both["with the edit"].split()[:2] != said(SECRETS[0]).split()
         assert workbench.inside is stands
@@ -161,3 +163,52 @@ def test_a_file_is_bounded_and_read_as_for_the_commands(tmp_path):
     file.write_bytes(b"x" * ((1 << 20) + 1))
     with pytest.raises(InputError, match=r"this page takes 1,048,576"):
         with_file(asked, str(file))
+
+
+def test_prompts_of_a_concept_count(tmp_path):
+    file = tmp_path / "concepts.yaml"
+    file.write_text(yaml.safe_dump({"concepts": [{"name": "w1", "prompts": ["w2 w3"] * (MOST_ENTRIES + 1)}]}))
+    with pytest.raises(InputError, match="takes 500 entries"):
+        with_file(RequestsFile(), str(file))
+    facts = [["w1 " + "w" * MOST_CHARACTERS, "w2"]]
+    file.write_text(yaml.safe_dump({"concepts": [{"name": "w1", "prompts": ["w2"], "facts": facts}]}))
+    with pytest.raises(InputError, match="more than 4,000 characters"):
+        with_file(RequestsFile(), str(file))
+
+
+def test_what_was_said_is_masked_still_when_the_list_is_empty(workbench, said):
+    secret = said(SECRETS[0])
+    workbench.ask_for(RequestsFile())
+    workbench.say(SECRETS[0])
+    assert secret in workbench.said["without the edit"]
+    assert secret not in workbench.redactor(show=False)(workbench.said["without the edit"])
+
+
+def test_what_nobody_expected_is_said_masked_and_the_page_shows_what_is_true(workbench, said, monkeypatch, caplog):
+    pytest.importorskip("gradio")
+    from revs_tars_plugin.cli.page.layout import _Actions
+
+    secret = said(SECRETS[0])
+    workbench.forget(progress=False)
+
+    def fails(self, progress=True):
+        self._take_out()
+        self._drop()
+        raise RuntimeError(f"no memory for {secret}")
+
+    monkeypatch.setattr(Workbench, "forget", fails)
+    status, _, switch, measured, answer = _Actions(workbench).forget(lambda *_, **__: None, False)
+    assert "Unexpected RuntimeError" in status and secret not in status + caplog.text
+    assert switch.value is False and measured == "" == answer
+
+
+def test_an_upload_is_read_once_and_removed(workbench, tmp_path):
+    pytest.importorskip("gradio")
+    from revs_tars_plugin.cli.page.layout import _Actions
+
+    file = tmp_path / "upload.csv"
+    for text in ("prompt,target\nw3,w4\n", "nonsense"):
+        file.write_text(text)
+        _Actions(workbench).add_file(None, False, str(file))
+        assert not file.exists()
+    assert workbench.asked.forget[-1].target == "w4"

@@ -1,5 +1,8 @@
 """The page in a real browser: an edit and its undo by clicks."""
 
+import urllib.error
+import urllib.request
+
 import pytest
 import yaml
 from helpers import SECRETS, assert_same_bits, snapshot, tiny_settings
@@ -95,6 +98,9 @@ def test_an_edit_and_its_undo_by_clicks(opened, served, folder, said, workbench)
     page.get_by_label("Show secrets").click()
     says(page, "#asked", secret)
     assert page.get_by_label("What must be forgotten").evaluate(dots) == "none"
+    says(page, "#said", secret)
+    page.get_by_label("Show secrets").click()
+    page.wait_for_function("secret => !document.querySelector('#said').innerText.includes(secret)", arg=secret)
 
     switch.click()
     says(page, "#status", "bit for bit")
@@ -145,6 +151,17 @@ def test_a_phone_at_night(opened, folder, said):
     )
     assert brightness(ink) > 0.7 and brightness(ground) < 0.2
     assert page.said == []
+
+
+def test_a_page_of_another_name_is_refused(served):
+    """A name that somebody lets point to this machine (DNS rebinding)."""
+    for host, status in (("127.0.0.1", 200), ("localhost:7860", 200), ("evil.example", 400)):
+        request = urllib.request.Request(served, headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request) as answer:
+                assert answer.status == status
+        except urllib.error.HTTPError as error:
+            assert error.code == status
 
 
 def brightness(colour):

@@ -64,7 +64,7 @@ def test_a_metric_is_a_function_and_a_row(model, tok, requests_, monkeypatch):
     assert row.key not in evaluate_unlearning(model, tok, [record], **with_it).summary
     monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, row))
     report = evaluate_unlearning(model, tok, [record, SecretRecord(SECRETS[1], "w199")], **with_it)
-    assert report.summary[row.key] == pytest.approx(0.5, abs=0.5)
+    assert report.summary[row.key] == pytest.approx(0.5)
     assert report.rows[0][row.key] == 1
 
 

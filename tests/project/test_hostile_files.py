@@ -175,9 +175,21 @@ def test_nested_yaml_and_json_are_refused(tmp_path):
         with pytest.raises(InputError):
             concepts_from_text(text, "concepts.yaml")
         file = tmp_path / "settings.yaml"
-        file.write_text(f"alg_name: REVS\nlayers: {deep}\n" if text is deep else f"alg_name: REVS\n{text}")
+        file.write_text(text)
         with pytest.raises(InputError):
             REVSHyperParams.from_hparams(str(file))
+    # Under keys that there are as well: what is said of a value must not spell it out.
+    good = yaml.safe_dump(tiny_settings().to_dict())
+    for key in ("device", "seed", "forget_field", "model_name"):
+        file.write_text("\n".join(line for line in good.splitlines() if not line.startswith(f"{key}:")) + "\n")
+        before = file.read_text()
+        nested = "[&a [x, x, x, x, x, x, x, x, x]"
+        for there, here in zip("abcdefgh", "bcdefghi", strict=True):
+            nested += f", &{here} [{', '.join([f'*{there}'] * 9)}]"
+        file.write_text(f"{before}{key}: {nested}]\n")
+        with pytest.raises(InputError) as error:
+            REVSHyperParams.from_hparams(str(file))
+        one_sentence(error.value)
     file = tmp_path / "secrets.jsonl"
     file.write_text(deep)
     with pytest.raises(InputError):

@@ -84,10 +84,14 @@ def _of_one_kind(asked: RequestsFile, more: RequestsFile) -> RequestsFile:
 
 
 def _bounded(asked: RequestsFile) -> RequestsFile:
-    entries = [*asked.forget, *asked.retain]
-    texts = [text for each in entries for text in (each.prompt, each.target, *each.rewordings)]
-    texts += [text for each in asked.concepts for text in (each.name, *each.prompts, *each.held_out, *each.foreign)]
-    if len(entries) + len(asked.concepts) > MOST_ENTRIES:
+    secrets = [*asked.forget, *asked.retain]
+    texts = [text for each in secrets for text in (each.prompt, each.target, each.subject or "", *each.rewordings)]
+    entries = len(secrets)
+    for concept in asked.concepts:
+        lines = [*concept.prompts, *concept.held_out, *concept.foreign, *(" ".join(fact) for fact in concept.facts)]
+        texts += [concept.name, *lines]
+        entries += len(lines)
+    if entries > MOST_ENTRIES:
         raise InputError(f"This page takes {MOST_ENTRIES} entries; use revs-tars edit for more.")
     if any(len(text) > MOST_CHARACTERS for text in texts):
         raise InputError(f"One of the texts has more than {MOST_CHARACTERS:,} characters; shorten it.")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ...errors import HostError, InputError
 from ...report.html import forgetting_fragment
@@ -15,6 +20,7 @@ from ..requests_file import RequestsFile
 from .entries import with_concept, with_file, with_secret
 from .workbench import Workbench
 
+LOG = logging.getLogger(__name__)
 TITLE = "Make a language model forget"
 # What a browser has itself: nothing is fetched from anywhere.
 _FONT, _MONOSPACE = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
@@ -43,7 +49,7 @@ def page_of(workbench: Workbench, *, show_secrets: bool = False) -> Any:
     """
     do = _Actions(workbench)
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gradio.Markdown(f"# {TITLE}\nEverything stays on this machine: the page talks to the program that opened it.")
+        gradio.Markdown(f"# {TITLE}\nWhat you type stays on this machine.")
         with gradio.Row(equal_height=False):
             model = gradio.Textbox(
                 label="Model", value="demo", elem_id="model", info="A checkpoint folder, a hub id, or demo.", scale=4
@@ -86,7 +92,7 @@ def page_of(workbench: Workbench, *, show_secrets: bool = False) -> Any:
             save = gradio.Button("Save the edit", scale=1, elem_id="save", elem_classes="beside")
 
         # Every button says how it went in one place, and what the others show is drawn anew.
-        shown = [status, asked, inside, measured]
+        shown = [status, asked, inside, measured, said]
         # One at a time, and none of them for programs.
         alike: Any = {"concurrency_id": "model", "api_visibility": "private", "show_progress_on": [status]}
         for button, action, inputs in (
@@ -102,7 +108,7 @@ def page_of(workbench: Workbench, *, show_secrets: bool = False) -> Any:
         # Not "change", which the page's own drawing sets off as well.
         inside.input(do.switch, [show, inside], shown, **alike)
         show.input(do.draw, [show], shown, **alike)
-        gradio.on([ask.click, question.submit], do.say, [show, question], [status, said], **alike)
+        gradio.on([ask.click, question.submit], do.say, [show, question], shown, **alike)
         page.load(do.draw, [show], shown, **alike)
     return page
 
@@ -115,24 +121,14 @@ class _Actions:
         self._lock = threading.Lock()
         self.add_secret = self._adding(with_secret)
         self.add_concept = self._adding(with_concept)
-        self.add_file = self._adding(with_file)
+        self.add_file = self._adding(_with_upload)
         self.load = self._action(self._load, "loading")
         self.clear = self._action(self._clear)
         self.forget = self._action(self._forget, "forgetting")
         self.switch = self._action(self._switch)
         self.save = self._action(self._save)
+        self.say = self._action(self._say, "asking")
         self.draw = self._action(self._state)
-
-    def say(self, show: bool, question: str) -> tuple[str, str]:
-        """Lets the model go on behind a prompt, without and with the edit."""
-        redact = self._workbench.redactor(show=show)
-        with self._lock:
-            try:
-                said = self._workbench.say(question)
-            except (InputError, HostError) as error:
-                return _status(redact(str(error)), wrong=True), ""
-        cells = [[redact(text) for text in said.values()]]
-        return _status(self._state()), _table(list(said), cells)
 
     def _action(self, function: Callable[..., str], doing: str = "") -> Callable[..., Any]:
         """An action that is carried out by itself, says how it went, and leaves a page that shows what is true."""
@@ -142,10 +138,14 @@ class _Actions:
                 try:
                     if doing:
                         progress(0, desc=doing)
-                    status = _status(self._workbench.redactor(show=show)(function(*values)))
+                    said, wrong = function(*values), False
                 except (InputError, HostError) as error:
-                    status = _status(self._workbench.redactor(show=show)(str(error)), wrong=True)
-                return (status, *self._drawn(show))
+                    said, wrong = str(error), True
+                # Whatever happens, the page says it, masked, and shows what is true afterwards.
+                except Exception as error:
+                    said, wrong = f"Unexpected {type(error).__name__}: {error}", True
+                    LOG.error(self._workbench.redactor(show=False)(traceback.format_exc()))
+                return (_status(self._workbench.redactor(show=show)(said), wrong=wrong), *self._drawn(show))
 
         return act
 
@@ -171,11 +171,15 @@ class _Actions:
         self._workbench.switch(on)
         return self._state()
 
+    def _say(self, question: str) -> str:
+        self._workbench.say(question)
+        return self._state()
+
     def _save(self, name: str) -> str:
         files = self._workbench.save(name)
         return (
-            f"Written: {', '.join(map(str, files))}. The first shows what it hides: treat it as the secret itself. "
-            f"revs-tars export merged {files[0]} writes the edited model."
+            f"Written: {', '.join(map(str, files))}. The first shows what it hides: treat it as the secret itself. The "
+            f"edited model: revs-tars export merged {files[0]} --model MODEL -o FOLDER"
         )
 
     def _state(self) -> str:
@@ -191,18 +195,28 @@ class _Actions:
         return "The edit is out of the model again, bit for bit."
 
     def _drawn(self, show: bool) -> tuple[Any, ...]:
-        """The list, the switch, and what was measured."""
+        """The list, the switch, what was measured, and what was said."""
         workbench = self._workbench
         measured = ""
         if workbench.measured is not None:
             measured = forgetting_fragment(workbench.measured, show_secrets=show)
         changes = workbench.edits is not None and bool(workbench.edits.edits)
         redact = workbench.redactor(show=show)
+        said = {name: redact(text) for name, text in workbench.said.items()}
         return (
             _list_of(workbench.asked, redact),
             gradio.Checkbox(workbench.inside, interactive=changes),
             measured,
+            _table(list(said), [list(said.values())]) if said else "",
         )
+
+
+def _with_upload(asked: RequestsFile, file: str) -> RequestsFile:
+    """Reads a file that was given to the page, and removes the page's copy of it."""
+    try:
+        return with_file(asked, file)
+    finally:
+        Path(file).unlink(missing_ok=True)
 
 
 def _list_of(asked: RequestsFile, redact: Callable[[str], str]) -> str:
@@ -240,6 +254,8 @@ def launch_options(port: int | None, *, open_browser: bool) -> Mapping[str, Any]
         "mcp_server": False,
         "enable_monitoring": False,
         "max_file_size": "1mb",
+        # A page of another name that points here is somebody else's.
+        "app_kwargs": {"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])]},
         "theme": THEME,
         "css": STYLE,
     }

@@ -41,6 +41,7 @@ class Workbench:
         edits: The edit of the list; None where there is none, or the list changed.
         inside: Whether it is in the model.
         measured: What was found before and after it, texts and all.
+        said: What the model said last where it was asked, without and with the edit.
     """
 
     folder: Path
@@ -53,6 +54,8 @@ class Workbench:
     edits: EditSet | None = None
     inside: bool = False
     measured: dict[str, Any] | None = None
+    said: dict[str, str] = field(default_factory=dict)
+    _ever_asked: list[RequestsFile] = field(default_factory=list)
     _ordinary: OrdinaryText | None = None
 
     def load(self, name: str) -> str:
@@ -67,7 +70,8 @@ class Workbench:
         loaded = load_model(name, self.device, self.dtype, progress=False)
         module_names(loaded, self.settings)  # refuses a model whose layers nobody knows
         self.loaded, self._ordinary = loaded, None
-        self.edits, self.inside, self.measured = None, False, None
+        self.inside = False
+        self._drop()
         model = loaded.model
         weight = model.get_input_embeddings().weight
         return (
@@ -78,8 +82,9 @@ class Workbench:
     def ask_for(self, asked: RequestsFile) -> None:
         """Takes a list of what must be forgotten; an edit of an earlier list leaves the model."""
         self._take_out()
+        self._drop()
         self.asked = asked
-        self.edits, self.measured = None, None
+        self._ever_asked.append(asked)
 
     def forget(self, progress: bool = True) -> None:
         """Computes an edit for the list, puts it into the model, and measures both.
@@ -94,7 +99,7 @@ class Workbench:
         if not (asked.forget or asked.concepts):
             raise InputError("Nothing is on the list; add what must be forgotten.")
         self._take_out()
-        self.edits, self.measured = None, None
+        self._drop()
         method = method_named(None, self.settings, "TARS" if asked.concepts else "REVS")
         hparams = settings_for(method, loaded, self.settings, text=self.text)
         protect = hparams.spares_retained_texts
@@ -133,8 +138,8 @@ class Workbench:
         elif not on:
             self._take_out()
 
-    def say(self, prompt: str) -> dict[str, str]:
-        """Returns how the model goes on without and with the edit; the switch is left as it stands.
+    def say(self, prompt: str) -> None:
+        """Lets the model go on without and with the edit; the switch is left as it stands.
 
         Raises:
             InputError: When no model is loaded, or the prompt is empty or too long.
@@ -143,7 +148,8 @@ class Workbench:
         if not prompt.strip() or len(prompt) > MOST_CHARACTERS:
             raise InputError(f'"Prompt" must have 1 to {MOST_CHARACTERS:,} characters.')
         if self.edits is None:
-            return {"without the edit": self._said(loaded, prompt)}
+            self.said = {"without the edit": self._said(loaded, prompt)}
+            return
         stood = self.inside
         said = {}
         try:
@@ -152,7 +158,7 @@ class Workbench:
                 said[name] = self._said(loaded, prompt)
         finally:
             self.switch(stood)
-        return said
+        self.said = said
 
     def save(self, name: str) -> list[Path]:
         """Writes the edit, what was measured, and the report, into the folder, under one name.
@@ -179,8 +185,10 @@ class Workbench:
         return files
 
     def redactor(self, *, show: bool) -> Redactor:
-        """Returns what masks everything on the list."""
-        return redactor_of([*self.asked.forget, *self.asked.retain], self.asked.concepts, show=show)
+        """Returns what masks everything that is on the list, or ever was."""
+        lists = self._ever_asked
+        secrets = [record for asked in lists for record in (*asked.forget, *asked.retain)]
+        return redactor_of(secrets, [concept for asked in lists for concept in asked.concepts], show=show)
 
     def _masked_texts(self) -> list[dict[str, str]]:
         assert self.measured is not None
@@ -208,6 +216,10 @@ class Workbench:
         if self.loaded is None:
             raise InputError("No model is loaded; name one and press Load.")
         return self.loaded
+
+    def _drop(self) -> None:
+        """Forgets the edit, and what was seen of it."""
+        self.edits, self.measured, self.said = None, None, {}
 
     def _take_out(self) -> None:
         if self.inside:
