@@ -106,3 +106,23 @@ def browser():
             pytest.skip(f"no Chromium: playwright install chromium ({str(error).splitlines()[0]})")
         yield started
         started.close()
+
+
+@pytest.fixture
+def window(browser):
+    """Opens a window; gives an empty page in it that remembers what it said on the console and fetched."""
+    contexts = []
+
+    def window(width=1100, scheme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.said, page.fetched = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.fetched.append(request.url))
+        return page
+
+    yield window
+    for context in contexts:
+        context.close()

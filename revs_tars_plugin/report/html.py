@@ -12,7 +12,7 @@ from ..evaluation.metrics import METRICS
 from ..formatting import readable
 from .benchmark_figures import benchmark_figures
 from .figures import comparison_figure, evaluation_figures, summaries_of
-from .redaction import Redactor
+from .redaction import Redactor, masked_texts
 
 
 def write_report(
@@ -135,4 +135,4 @@ def _texts(content: Mapping[str, Any], show: bool) -> list[dict[str, Any]]:
     if content["redacted"] or show:
         return list(rows)
     redact = Redactor([row["target"] for row in rows], [row["subject"] for row in rows if row.get("subject")])
-    return [{key: value if key == "kind" else redact(value or "") for key, value in row.items()} for row in rows]
+    return masked_texts(rows, redact)

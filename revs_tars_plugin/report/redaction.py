@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..data.concept_files import ConceptRecord
 from ..data.secret_files import SecretRecord
@@ -70,3 +70,8 @@ def redactor_of(
         [secret.subject for secret in secrets if secret.subject],
         show=show,
     )
+
+
+def masked_texts(rows: Iterable[Mapping[str, str]], redact: Redactor) -> list[dict[str, str]]:
+    """Returns a result's texts masked, each row's kind aside."""
+    return [{key: value if key == "kind" else redact(value or "") for key, value in row.items()} for row in rows]

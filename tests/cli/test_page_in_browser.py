@@ -34,26 +34,17 @@ def served(workbench, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def opened(browser, served):
-    """Opens it in a window of so many points; gives it with what it said and fetched."""
-    contexts = []
+def opened(window, served):
+    """Opens it in a window of so many points."""
 
     def opened(width=1100, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.said, page.fetched = [], []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.on("request", lambda request: page.fetched.append(request.url))
+        page = window(width, scheme)
         page.set_default_timeout(_PATIENCE)
         page.goto(served)
         page.wait_for_selector("#load")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+    return opened
 
 
 def says(page, part, text):

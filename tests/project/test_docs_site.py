@@ -34,21 +34,16 @@ class QuietHandler(SimpleHTTPRequestHandler):
         pass
 
 
-def test_pages_fetch_nothing_from_elsewhere(browser, site):
-    page = browser.new_page()
-    said, fetched = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: fetched.append(request.url))
+def test_pages_fetch_nothing_from_elsewhere(window, site):
+    page = window()
     for name in ("index", "tutorial", "revs", "how-to/page", "reference/python"):
         page.goto(f"{site}/{name}.html", wait_until="networkidle")
-    assert said == []
-    assert fetched and all(url.startswith((site, "data:", "blob:")) for url in fetched)
-    page.close()
+    assert page.said == []
+    assert page.fetched and all(url.startswith((site, "data:", "blob:")) for url in page.fetched)
 
 
-def test_formulas_are_drawn_and_the_search_finds(browser, site):
-    page = browser.new_page(viewport={"width": 1300, "height": 900})
+def test_formulas_are_drawn_and_the_search_finds(window, site):
+    page = window(1300)
     page.goto(f"{site}/revs.html", wait_until="networkidle")
     formulas = page.locator("math")
     assert formulas.count() == 4
@@ -57,7 +52,6 @@ def test_formulas_are_drawn_and_the_search_finds(browser, site):
     page.locator(".md-search__input").click()
     page.locator(".md-search__input").press_sequentially("requantize", delay=50)
     page.wait_for_selector(".md-search-result__link", state="attached", timeout=60_000)
-    page.close()
 
 
 def test_a_link_that_leads_nowhere_is_an_error(tmp_path):

@@ -72,27 +72,18 @@ def benchmark(name, **changes):
 
 
 @pytest.fixture
-def page(browser, tmp_path):
+def page(window, tmp_path):
     """Opens the report; gives the page with what it fetched and what it said on the console."""
-    contexts = []
 
     def page(width=1100, scheme="light", results=None):
         path = tmp_path / "report.html"
         write_report(results or [evaluation(), comparison()], path)
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        contexts.append(context)
-        opened = context.new_page()
-        opened.said, opened.fetched = [], []
-        opened.on("console", lambda message: opened.said.append(message.text))
-        opened.on("pageerror", lambda error: opened.said.append(str(error)))
-        opened.on("request", lambda request: opened.fetched.append(request.url))
+        opened = window(width, scheme)
         opened.goto(path.as_uri())
         opened.address = path.as_uri()
         return opened
 
-    yield page
-    for context in contexts:
-        context.close()
+    return page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...report.redaction import Redactor, redactor_of
+from ...report.redaction import Redactor, masked_texts, redactor_of
 from .. import options
 from ..loading import Loaded, load_model, method_named, ordinary_chunks, settings_for
 from ..measurement import Measurement, module_names
@@ -178,7 +178,9 @@ class Workbench:
         files = [self.folder / f"{name.strip()}{ending}" for ending in (".safetensors", ".json", ".html")]
         for file in files:
             options.free(file, overwrite=False)
-        masked = {**self.measured, "texts": self._masked_texts(), "redacted": True}
+        # Whom a row is about is kept where it is shown alone.
+        rows = [{key: value for key, value in row.items() if key != "subject"} for row in self.measured["texts"]]
+        masked = {**self.measured, "texts": masked_texts(rows, self.redactor(show=False)), "redacted": True}
         self.edits.save(files[0])
         write_result(files[1], masked)
         write_report([masked], files[2])
@@ -189,14 +191,6 @@ class Workbench:
         lists = self._ever_asked
         secrets = [record for asked in lists for record in (*asked.forget, *asked.retain)]
         return redactor_of(secrets, [concept for asked in lists for concept in asked.concepts], show=show)
-
-    def _masked_texts(self) -> list[dict[str, str]]:
-        assert self.measured is not None
-        redact = self.redactor(show=False)
-        return [
-            {key: value if key == "kind" else redact(value or "") for key, value in row.items() if key != "subject"}
-            for row in self.measured["texts"]
-        ]
 
     def _said(self, loaded: Loaded, prompt: str) -> str:
         from ...evaluation import greedy_continuations
