@@ -85,7 +85,7 @@ def clean(
     """
     session = session_of(context)
     from ..evaluation.metrics import DEFAULT_ATTACKS, DIRECTIONS
-    from .loading import load_model
+    from .loading import load_model, ordinary_text
 
     request = SearchRequest([*corpus, *(more or [])], field, kind, patterns, language_model, samples, prompts)
     chosen = _attacks(attack)
@@ -118,7 +118,7 @@ def clean(
     forget = RequestsFile(tuple(finding.record() for finding in findings))
     session.mask(forget.forget)
     measurement = _measurement(loaded, forget, session, chosen, seed=seed or 0, quiet=quiet)
-    reference = _ordinary_text(loaded, text, seed or 0, quiet)
+    reference = ordinary_text(loaded, text, seed or 0, progress=not quiet)
     # What comes out by itself needs no hundreds of decodings, and no training, to be shown to do so.
     early = [name for name in chosen if name in DEFAULT_ATTACKS]
     cleaning = Cleaning(
@@ -177,13 +177,6 @@ def _measurement(
         "progress": not quiet,
     }
     return Measurement(forget, session, module_names(loaded, None), arguments)
-
-
-def _ordinary_text(loaded: Loaded, text: str | None, seed: int, quiet: bool) -> Any:
-    from ..evaluation import OrdinaryText
-    from .loading import ordinary_chunks
-
-    return OrdinaryText.of(loaded.model, loaded.tok, ordinary_chunks(loaded, text, seed, progress=not quiet))
 
 
 def _told(secrets: Path | None, request: SearchRequest, least_exposure: float | None) -> list[SecretRecord] | None:

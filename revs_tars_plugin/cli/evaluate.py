@@ -83,7 +83,7 @@ def evaluate(
     from ..evaluation import ATTACKS, DEFAULT_ATTACKS
     from ..evaluation.metrics import DIRECTIONS
     from ..report.results import edit_content, result, write_result
-    from .loading import load_model, ordinary_chunks
+    from .loading import load_model, ordinary_text
 
     needs = {"guidance": never_learned, "merging": never_learned, "in-context": requested.retain}
     needed = {"in-context": "lines with retain"}
@@ -113,10 +113,7 @@ def evaluate(
     if not applied and base is None:
         asking.measure("after", first)
     else:
-        from ..evaluation import OrdinaryText
-
-        chunks = ordinary_chunks(first, text, seed or 0, progress=not quiet)
-        reference = OrdinaryText.of(first.model, first.tok, chunks)
+        reference = ordinary_text(first, text, seed or 0, progress=not quiet)
         asking.measure("before", first, reference)
         if base is not None:
             del first  # one model at a time in memory

@@ -13,6 +13,7 @@ from ..hyperparams import UnlearnHyperParams
 from ..yaml_files import parsed_yaml, read_yaml
 
 if TYPE_CHECKING:
+    from ..evaluation import OrdinaryText
     from ..methods import Method
 
 DEMO, GEMMA = "demo", "gemma"
@@ -213,3 +214,10 @@ def ordinary_chunks(
         if len(ids) >= count * size:
             break
     return [loaded.tok.decode(ids[start : start + size]) for start in range(0, min(len(ids), count * size), size)]
+
+
+def ordinary_text(loaded: Loaded, name: str | None, seed: int, *, progress: bool = True) -> OrdinaryText:
+    """Returns such text with what the model, unedited, says of it; see `ordinary_chunks`."""
+    from ..evaluation import OrdinaryText
+
+    return OrdinaryText.of(loaded.model, loaded.tok, ordinary_chunks(loaded, name, seed, progress=progress))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import InputError
 from ...report.redaction import Redactor, masked_texts, redactor_of
 from .. import options
-from ..loading import Loaded, load_model, method_named, ordinary_chunks, settings_for
+from ..loading import Loaded, load_model, method_named, ordinary_text, settings_for
 from ..measurement import Measurement, module_names
 from ..requests_file import RequestsFile
 from ..session import Session
@@ -110,12 +110,13 @@ class Workbench:
         session.redact = Redactor(show=True)  # masked when it is drawn
         arguments = {"attacks": _ATTACKS, "chat_template": hparams.chat_template, "progress": progress}
         measurement = Measurement(asked, session, module_names(loaded, self.settings), arguments)
-        reference = self._ordinary_text(progress)
-        measurement.measure("before", loaded, reference)
+        if self._ordinary is None:
+            self._ordinary = ordinary_text(loaded, self.text, 0, progress=progress)
+        measurement.measure("before", loaded, self._ordinary)
         self.edits = edits
         try:
             self.switch(True)
-            measurement.measure("after", loaded, reference)
+            measurement.measure("after", loaded, self._ordinary)
         except BaseException:
             self._take_out()
             self.edits = None
@@ -196,15 +197,6 @@ class Workbench:
         from ...evaluation import greedy_continuations
 
         return greedy_continuations(loaded.model, loaded.tok, [prompt], _SAID_TOKENS)[0]
-
-    def _ordinary_text(self, progress: bool) -> OrdinaryText:
-        from ...evaluation import OrdinaryText
-
-        if self._ordinary is None:
-            loaded = self._model()
-            chunks = ordinary_chunks(loaded, self.text, 0, progress=progress)
-            self._ordinary = OrdinaryText.of(loaded.model, loaded.tok, chunks)
-        return self._ordinary
 
     def _model(self) -> Loaded:
         if self.loaded is None:
