@@ -9,8 +9,9 @@ everybody. How likely it is about somebody who does not exist says how much of i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from ..requests.made_up import MadeUp
 
@@ -18,6 +19,8 @@ from ..requests.made_up import MadeUp
 _WORD = re.compile(r"(?P<letters>[^\W\d_]+(?:['\u2019-][^\W\d_]+)*)[.,;:!?)]*")
 _CHUNK = re.compile(r"\S+")
 _RUN = re.compile(r"\d+|[^\W\d_]+")
+# The same with a name such as "Smith-Jones" in one.
+_NAME = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+|\d+|[^\W\d_]+")
 # Digits from that many on, and letters, that come again are a copy; fewer are an accident.
 _SHORTEST_COPY = 3
 
@@ -93,13 +96,14 @@ def about_somebody_else(secret: str, prompt: str, other_prompt: str, made_up: Ma
         beginnings.append((text + chunk.group(), Piece(chunk.span(), (start, start + len(chunk.group())))))
         other = made_up.like(chunk.group())
         others = [run.group() for run in _RUN.finditer(other)]
-        runs = list(_RUN.finditer(chunk.group()))
+        runs = list(_runs(chunk.group(), names))
         between = chunk.start()
         for place, run in enumerate(runs):
             text += secret[between : chunk.start() + run.start()]
             between = chunk.start() + run.end()
             word = run.group()
-            known = names.get(word.lower()) or said.get(word.lower())
+            known = names.get(word.lower()) if _is_name(word) else None
+            known = known or said.get(word.lower())
             made = known or (others[place] if len(others) == len(runs) else made_up.like(word))
             made = (
                 made.upper() if word.isupper() and len(word) > 1 else made.capitalize() if word[0].isupper() else made
@@ -114,15 +118,32 @@ def about_somebody_else(secret: str, prompt: str, other_prompt: str, made_up: Ma
 
 
 def _names(prompt: str, other_prompt: str) -> Mapping[str, str]:
-    """What stands in one prompt in place of what the other has, word by word; nothing where they differ otherwise."""
-    own, others = ([run.group() for run in _RUN.finditer(text)] for text in (prompt, other_prompt))
-    if len(own) != len(others):
-        return {}
-    return {
-        mine.lower(): theirs.lower()
-        for mine, theirs in zip(own, others, strict=True)
-        if mine != theirs and len(mine) >= _SHORTEST_COPY
-    }
+    """What stands in one prompt in place of what the other has, word by word; a name may have more words than another.
+
+    Where one has more, its last ones all stand in place of the other's last.
+    """
+    own, others = ([word.group() for word in _NAME.finditer(text)] for text in (prompt, other_prompt))
+    names: dict[str, str] = {}
+    for kind, start, end, other_start, other_end in SequenceMatcher(None, own, others, autojunk=False).get_opcodes():
+        if kind == "replace":
+            for place, word in enumerate(own[start:end]):
+                if _is_name(word):
+                    names.setdefault(word.lower(), others[min(other_start + place, other_end - 1)].lower())
+    return names
+
+
+def _is_name(word: str) -> bool:
+    """Says whether a word can be told to be a name where it stands: two small letters may stand anywhere."""
+    return len(word) >= _SHORTEST_COPY or word[0].isupper()
+
+
+def _runs(chunk: str, names: Mapping[str, str]) -> Iterator[re.Match[str]]:
+    """The words and numbers of what stands between two spaces; a name with a hyphen is one word where it is known."""
+    for word in _NAME.finditer(chunk):
+        if word.group().lower() in names:
+            yield word
+        else:
+            yield from _RUN.finditer(chunk, word.start(), word.end())
 
 
 def tokens_of(piece: tuple[int, int], token_texts: Sequence[str]) -> list[int]:

@@ -63,6 +63,21 @@ def test_an_address_made_of_the_name_and_what_is_said_twice_change_alike():
     assert [other for own, other in shared(text, told) if own == "7216253"] == [second]
 
 
+@pytest.mark.parametrize(
+    ("other", "first", "last"), [("Rosa Keller", "Rosa", "Keller"), ("Rosa Ann Keller", "Rosa", "Keller")]
+)
+def test_names_of_different_lengths_and_with_hyphens_are_names_all_the_same(other, first, last):
+    """Each word of one stands for one of the other, so that none of them is taken for the secret."""
+    text = "Basil M Al-Kuwaiti's father was a florist, says Basil."
+    told = about_somebody_else(text, "What of Basil M Al-Kuwaiti in 1956?", f"What of {other} in 1956?", MadeUp(0))
+    found = shared(text, told)
+    assert found.count(("Basil", first)) == 2
+    assert ("Al-Kuwaiti", last) in found
+    assert {own for own, _ in found} >= {"M", "father", "was", "a"}
+    assert "Kuwaiti" not in told.text
+    assert "Basil" not in told.text
+
+
 def test_what_may_be_the_secret_itself_is_no_plain_word():
     # One word may be the secret itself, and a number or an address is nothing else.
     for short in (
