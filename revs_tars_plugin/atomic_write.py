@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,3 +27,19 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes the path when the block ends well; a crash leaves none of that name.
+
+    Raises:
+        OSError: As writing does, or where another folder that is not empty has the name meanwhile.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The name stays: what is written may say where it lies.
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as unfinished:
+        folder = Path(unfinished) / path.name
+        folder.mkdir()
+        yield folder
+        folder.rename(path)

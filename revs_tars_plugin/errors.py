@@ -26,6 +26,10 @@ class HostError(RuntimeError):
     """EasyEdit is missing, cannot be imported, or already knows another algorithm by our name."""
 
 
+class ProcessLostError(RuntimeError):
+    """One of the processes that do a job together ended before the others."""
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """Returns ``'; did you mean "x"?'`` for the known word nearest to `word`, or an empty string."""
     near = get_close_matches(str(word), list(known), n=1, cutoff=0.6)

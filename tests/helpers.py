@@ -1,5 +1,7 @@
 """What several tests need: settings of the tiny model, and bitwise comparison of weights."""
 
+import csv
+
 import torch
 
 from revs_tars_plugin import REVSHyperParams, TARSHyperParams, execute_revs, execute_tars
@@ -9,6 +11,7 @@ from revs_tars_plugin.requests.reading import read_requests
 # Prompts of the tiny model that commands are given, with what it says behind them.
 SECRETS = ("w1 w2 w3", "w50 w60 w70 w80")
 RETAINED = "w11 w12"
+SSN_COLUMNS = ("prompt", "sentence", "ssn", "date", "name")
 LLAMA_NAMES = {
     "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
     "layer_module_tmp": "model.layers.{}",
@@ -98,3 +101,23 @@ def an_edit(model, tok, requests, kind, tmp_path):
         return execute_tars(model, tok, requests[:1], hparams)
     hparams = covariance_settings(tmp_path) if kind == "covariance" else tiny_settings()
     return execute_revs(model, tok, requests, hparams)
+
+
+def ssn_rows(people=4, wordings=3):
+    """Sentences of the published layout, of words that the tiny tokenizer knows."""
+    found = []
+    for person in range(people):
+        for wording in range(wordings):
+            name, number = f"w{10 + person}", f"w{30 + person} w{50 + person}"
+            prompt = f"w{100 + wording} {name} w{110 + wording}"
+            found.append((prompt, f"{prompt} {number} w{120 + wording}", number, "w1", name))
+    return found
+
+
+def write_ssn(file, lines, columns=SSN_COLUMNS):
+    """Writes such sentences as the published file has them."""
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(columns)
+        writer.writerows(lines)
+    return file

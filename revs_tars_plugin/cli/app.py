@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from ..errors import HostError, InputError
+from ..errors import HostError, InputError, ProcessLostError
 from . import bench, clean, compare, easyedit, edit, evaluate, export, find, open_unlearning, report, serve
 from .session import Session
+from .together import as_one_of_many, check_shares, ended_by_signal, wait_for_the_writer
 
 BAD_INPUT, INTERRUPTED, UNEXPECTED = 2, 130, 70
 
@@ -38,6 +39,8 @@ def _root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    else:
+        check_shares(context.invoked_subcommand)
 
 
 for module in (easyedit, find, clean, edit, evaluate, compare, report, serve, export, bench, open_unlearning):
@@ -49,12 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = Session()
     logging.getLogger("revs_tars_plugin").addHandler(session.log_handler)
     try:
-        code = app(
-            args=None if arguments is None else list(arguments),
-            prog_name="revs-tars",
-            standalone_mode=False,
-            obj=session,
-        )
+        with ended_by_signal(), as_one_of_many(session.log_handler):
+            code = app(
+                args=None if arguments is None else list(arguments),
+                prog_name="revs-tars",
+                standalone_mode=False,
+                obj=session,
+            )
         if code == INTERRUPTED:  # what newer versions make of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -66,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: BaseException, session: Session) -> int:
     """Says what went wrong in one sentence, with the whole story where --debug asks for it."""
+    wait_for_the_writer()
     if session.debug:
         print(session.redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
     code = BAD_INPUT
@@ -76,6 +81,8 @@ def _failed(error: BaseException, session: Session) -> int:
         said += _help_hint(error)
     elif isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # which typer makes of it
         said, code = "interrupted; files are whole or not there", INTERRUPTED
+    elif isinstance(error, ProcessLostError):
+        said, code = str(error), INTERRUPTED
     else:
         said = f"unexpected {type(error).__name__}: {error}; --debug shows where"
         code = UNEXPECTED

@@ -15,7 +15,7 @@ import typer
 from ..errors import InputError, did_you_mean
 from ..formatting import markdown_table, readable
 from ..yaml_files import parsed_yaml
-from .benchmark_rows import BenchmarkRows, conditions_of, file_name, files_in
+from .kept_rows import KeptRows, conditions_of, file_name, files_in
 from .session import check_goals, print_json, print_table
 from .taught_model import taught_model
 
@@ -69,8 +69,9 @@ def run_benchmark(
         ours: The method of this package that is run unless others are named.
         title: The heading of the table.
     """
+    from ..model.processes import of_writer, writer_first, writes
     from ..report.results import result, write_result
-    from ..yardsticks import RETAIN_ONLY, UNEDITED, side_by_side, write_open_unlearning
+    from ..yardsticks import RETAIN_ONLY, UNEDITED, Row, side_by_side, write_open_unlearning
     from .loading import checkpoint, load_model, ordinary_chunks
 
     names = _methods(options, ours)
@@ -88,7 +89,8 @@ def run_benchmark(
             device=options.device,
             say=options.progress,
         )
-        learned, retain_only = teach("learned", benchmark.learned), teach("retain-only", benchmark.kept)
+        with writer_first():
+            learned, retain_only = teach("learned", benchmark.learned), teach("retain-only", benchmark.kept)
     loaded, never_learned = (
         load_model(str(place), options.device, "float32", progress=not options.quiet) if place is not None else None
         for place in (learned, retain_only)
@@ -108,8 +110,8 @@ def run_benchmark(
     if options.output is not None:
         places = [files_in(learned), files_in(retain_only)]
         conditions = conditions_of(title, benchmark.split, chunks, options.seed, options.device, *places)
-        kept = BenchmarkRows(options.output, conditions)
-        measured = kept.read(settings)
+        kept = KeptRows(options.output, conditions, Row.of_json)
+        measured = of_writer(partial(kept.read, settings))
     for row in side_by_side(
         loaded.model,
         never_learned.model if never_learned is not None else None,
@@ -122,12 +124,14 @@ def run_benchmark(
     ):
         rows.append(row)
         gold = row if row.name == RETAIN_ONLY else gold
+        # As they were asked for: those that were kept came first.
+        rows.sort(key=lambda done: list(settings).index(done.name))
         figures = {done.name: done.figures(gold, benchmark.compared) for done in rows}
-        if options.output is not None:
+        if options.output is not None and writes():
             if row.scores:
                 write_open_unlearning(options.output / file_name(row.name), benchmark.name, row.scores)
-            if kept is not None and row.name not in measured:
-                kept.write(row, settings[row.name])
+            if kept is not None and row.name not in measured and row.error is None:
+                kept.write(row.name, row, settings[row.name])
             content = {
                 "benchmark": benchmark.name,
                 "title": title,

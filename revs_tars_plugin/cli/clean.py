@@ -12,8 +12,8 @@ from ..data.secret_files import SecretRecord, read_secrets, text_of
 from ..errors import InputError, did_you_mean
 from ..requests.reading import join
 from . import find, options
-from .benchmark_rows import conditions_of, files_in
 from .cleaning import Cleaning, CleaningFolder, revs_settings
+from .kept_rows import conditions_of, files_in
 from .measurement import Measurement, module_names
 from .requests_file import RequestsFile
 from .searching import SearchRequest, others_in, search_options, searched, state_of, tell, write_findings

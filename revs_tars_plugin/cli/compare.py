@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +13,10 @@ import typer
 from ..errors import InputError
 from ..formatting import markdown_table, print_tables, terminal_table
 from . import options
+from .kept_rows import KeptRows, conditions_of, files_in
 from .requests_file import RequestsFile, read_requests_file
 from .session import check_goals, print_json, session_of
+from .together import launched
 
 if TYPE_CHECKING:
     from ..host.comparison import ComparisonRow
@@ -104,11 +108,7 @@ def compare(
 
     if method or full:
         arguments["methods"] = method or list(EDITORS)
-    rows, content = _run(requested, model, text, arguments, None if full else _USUAL_SECRETS)
-    if output is not None:
-        from ..report.results import write_result
-
-        write_result(output, content)
+    rows, content = _run(requested, model, text, arguments, most=None if full else _USUAL_SECRETS, output=output)
     if json:
         print_json(content["rows"])
     elif markdown:
@@ -125,14 +125,33 @@ def compare(
 
 
 def _run(
-    requested: RequestsFile | None, model: str, text: str | None, arguments: dict[str, Any], most: int | None
+    requested: RequestsFile | None,
+    model: str,
+    text: str | None,
+    arguments: dict[str, Any],
+    *,
+    most: int | None,
+    output: Path | None,
 ) -> tuple[list[ComparisonRow], dict[str, Any]]:
-    """Returns a row for each editor, and the whole result; `most` is how many of the demo model's secrets are taken."""
+    """Returns a row for each editor, and the whole result, which is written where it belongs.
+
+    Args:
+        requested: The secrets; None takes the demo model's.
+        model: The model.
+        text: Ordinary text.
+        arguments: Those of the comparison.
+        most: How many of the demo model's secrets are taken.
+        output: Where the result goes; until it is whole, rows are kept in a folder beside it.
+    """
     warnings.simplefilter("ignore", FutureWarning)  # what the host imports is deprecated in its own libraries
+    import torch
+
     from ..data.memorised import memorised_demo
     from ..host import load_host
+    from ..host.comparison import ComparisonRow
     from ..host.comparison import compare as side_by_side
-    from ..report.results import result
+    from ..model.processes import of_writer, writer_first, writes
+    from ..report.results import result, write_result
     from .loading import load_model, ordinary_chunks
 
     host = load_host()  # first of all: where it is missing nobody waits for a model to learn
@@ -142,8 +161,11 @@ def _run(
         if progress:
             typer.echo(f"learning by heart, epoch {epoch + 1} of 12: loss {loss:.3f}", err=True)
 
+    if launched() and arguments["device"] is None and torch.cuda.is_available():
+        arguments = {**arguments, "device": int(os.environ["LOCAL_RANK"])}
     if model == "demo":
-        folder, forget, retain = memorised_demo(learned)
+        with writer_first():
+            folder, forget, retain = memorised_demo(learned)
         requested = requested or RequestsFile(tuple(forget[:most]), tuple(retain))
         arguments = {**arguments, "stats_dir": folder.parent / "stats"}
         model = str(folder)
@@ -152,7 +174,28 @@ def _run(
     chunks = ordinary_chunks(
         load_model(model, "cpu", "auto", progress=progress), text, arguments["seed"], progress=progress
     )
-    rows = side_by_side(model, requested.forget, retain=requested.retain, corpus=chunks, **arguments)
+    kept, wanted, measured = None, _settings_of(arguments), {}
+    if output is not None:
+        given = (
+            requested.forget,
+            requested.retain,
+            chunks,
+            files_in(Path(model)),
+            host.generation,
+            sorted(arguments.items()),
+        )
+        kept = KeptRows(
+            output.with_name(f"{output.name}.rows"), conditions_of(*given), lambda row: ComparisonRow(**row)
+        )
+        measured = of_writer(partial(kept.read, wanted))
+
+    def keep(row: ComparisonRow) -> None:
+        if kept is not None and row.error is None and writes():
+            kept.write(row.method, row, wanted[row.method])
+
+    rows = side_by_side(
+        model, requested.forget, retain=requested.retain, corpus=chunks, measured=measured, on_row=keep, **arguments
+    )
     content = {
         "model": Path(model).name,
         "host": host.generation,
@@ -161,7 +204,20 @@ def _run(
         "retained": len(requested.retain),
         "rows": [row.to_dict() for row in rows],
     }
-    return rows, result("comparison", content, redacted=True)
+    whole = result("comparison", content, redacted=True)
+    if kept is not None and output is not None and writes():
+        write_result(output, whole)
+        kept.remove(wanted)
+    return rows, whole
+
+
+def _settings_of(arguments: dict[str, Any]) -> dict[str, str]:
+    """Each method that is asked for, with what its row alone depends on: the settings that a file holds."""
+    from ..host.editors import USUAL
+
+    files = {name: Path(file).expanduser() for name, file in arguments["settings"].items()}
+    contents = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
+    return {name: contents.get(name, str(files.get(name, ""))) for name in arguments.get("methods", USUAL)}
 
 
 def _title(content: dict[str, Any]) -> str:

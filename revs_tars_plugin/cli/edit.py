@@ -82,6 +82,7 @@ def edit(
     outputs = EditOutputs(output, merged, adapter, requantize)
     outputs = outputs.free(overwrite=overwrite, inputs=(file, model, settings, *after), model=model)
     requested = read_requests_file(file, session)
+    from ..model.processes import alone, writes
     from .loading import load_model, method_named, settings_for
 
     chosen = method_named(method, settings, "TARS" if requested.concepts else "REVS")
@@ -101,7 +102,10 @@ def edit(
     assert chosen.execute is not None
     edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet)
     seconds = time.perf_counter() - start
-    written = outputs.write(edits, loaded, requests, hparams, model=model, include_requests=include_requests)
+    if not writes():
+        return
+    with alone():
+        written = outputs.write(edits, loaded, requests, hparams, model=model, include_requests=include_requests)
     edits = written.edits
     rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {

@@ -82,6 +82,7 @@ def evaluate(
     from ..edits.edit_set import EditSet
     from ..evaluation import ATTACKS, DEFAULT_ATTACKS
     from ..evaluation.metrics import DIRECTIONS
+    from ..model.processes import writes
     from ..report.results import edit_content, result, write_result
     from .loading import load_model, ordinary_text
 
@@ -134,7 +135,7 @@ def evaluate(
         },
         redacted=not show_secrets,
     )
-    if output is not None:
+    if output is not None and writes():
         write_result(output, content)
     if json:
         print_json(reports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, did_you_mean
 from ..hyperparams import UnlearnHyperParams
 from ..yaml_files import parsed_yaml, read_yaml
+from .together import launched
 
 if TYPE_CHECKING:
     from ..evaluation import OrdinaryText
@@ -111,7 +113,10 @@ def _default_device() -> str:
     import torch
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return str(accelerator) if accelerator is not None else "cpu"
+    if accelerator is None:
+        return "cpu"
+    # Of several processes each has a card of its own.
+    return f"{accelerator}:{os.environ['LOCAL_RANK']}" if launched() else str(accelerator)
 
 
 def method_named(method: str | None, settings: str | None, default: str) -> Method:

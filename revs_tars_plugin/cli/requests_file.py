@@ -14,6 +14,7 @@ from ..report.redaction import redactor_of
 from ..requests.chat import asked_prompt
 from ..requests.reading import join
 from .session import Session
+from .together import launched
 
 _ENDINGS = (".csv", ".jsonl", ".json", ".yaml", ".yml")
 
@@ -60,6 +61,8 @@ def read_requests_file(file: str, session: Session) -> RequestsFile:
         InputError: When it cannot be read, or asks for nothing.
     """
     if file == "-":
+        if launched():
+            raise InputError("FILE is -, but standard input reaches one process; name a file.")
         try:
             name, text = "standard input", sys.stdin.read()
         except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ import typer
 from ..atomic_write import replacing
 from ..data.secret_files import SecretRecord
 from ..errors import InputError
-from .benchmark_rows import conditions_of, files_in
+from .kept_rows import conditions_of, files_in
 from .session import Session, print_table
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .benchmark_rows import files_in
+from ..atomic_write import replacing_folder
+from .kept_rows import files_in
 
 if TYPE_CHECKING:
     from ..yardsticks import Record
@@ -53,8 +53,6 @@ def taught_model(
     loaded = load_model(base, device, "float32", progress=say is not None)
     learn(loaded.model, loaded.tok, records, epochs=epochs, seed=seed, progress=told)
     # Whole or not there: an interrupted run must not leave half a model for the next one.
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-        save_model(loaded, Path(unfinished) / last)
-        (Path(unfinished) / last).rename(folder)
+    with replacing_folder(folder) as unfinished:
+        save_model(loaded, unfinished)
     return folder

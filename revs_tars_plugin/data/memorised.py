@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..atomic_write import replacing_folder
 from ..requests.reading import join
 from .bundled_model import DEMO_MODEL_NAME, demo_model
 from .secret_files import SecretRecord
@@ -91,6 +92,7 @@ def memorised_model(
     model, tok = (cls.from_pretrained(demo_model()) for cls in (AutoModelForCausalLM, AutoTokenizer))
     texts = [join(prompt, s.target) + "." for s in secrets for prompt in (s.prompt, *s.rewordings)]
     memorise(model, tok, texts, learning_rate=7e-5, seed=seed, progress=progress)
-    tok.save_pretrained(folder)
-    model.save_pretrained(folder)
+    with replacing_folder(folder) as unfinished:
+        tok.save_pretrained(unfinished)
+        model.save_pretrained(unfinished)
     return folder

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..model.forward import evaluating
+from ..model.processes import shared
 from ..requests.reading import tokenise_in_context
 
 
@@ -32,8 +33,8 @@ def greedy_continuations(
     """
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
     padding = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
-    texts: list[str] = []
-    for start in range(0, len(prompts), batch_size):
+
+    def read(start: int) -> list[str]:
         sequences = [tok(prompt)["input_ids"] for prompt in prompts[start : start + batch_size]]
         longest = max(map(len, sequences))
         ids = torch.tensor([[padding or 0] * (longest - len(sequence)) + sequence for sequence in sequences])
@@ -46,8 +47,10 @@ def greedy_continuations(
                 do_sample=False,
                 pad_token_id=padding,
             )
-        texts += tok.batch_decode(out[:, longest:], skip_special_tokens=True)
-    return texts
+        texts: list[str] = tok.batch_decode(out[:, longest:], skip_special_tokens=True)
+        return texts
+
+    return [text for texts in shared(read, range(0, len(prompts), batch_size)) for text in texts]
 
 
 def still_generated(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..model.forward import evaluating
+from ..model.processes import shared
 from ..requests.reading import tokenise_in_context
 from .form import TokenKinds
 from .run import EvaluationRun
@@ -36,12 +37,14 @@ def enumerated(model: nn.Module, tok: Any, prompts: Sequence[str], targets: Sequ
         targets: The secrets; only how many tokens of which kind they have is used.
     """
     kinds = TokenKinds(tok)
-    texts = []
-    for prompt, target in zip(prompts, targets, strict=True):
-        prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
+
+    def attacked(secret: tuple[str, str]) -> str:
+        prompt_ids, target_ids = tokenise_in_context(tok, *secret)
         best = _most_confident(model, kinds, list(prompt_ids), [kinds.of(token) for token in target_ids])
-        texts.append(tok.decode(best, skip_special_tokens=True))
-    return texts
+        text: str = tok.decode(best, skip_special_tokens=True)
+        return text
+
+    return shared(attacked, list(zip(prompts, targets, strict=True)))
 
 
 def _most_confident(model: nn.Module, kinds: TokenKinds, prompt: list[int], form: Sequence[str | None]) -> list[int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..model.forward import next_token_logits, selected_logits
+from ..model.processes import shared
 
 
 def next_token_log_probabilities(
@@ -65,6 +66,7 @@ class OrdinaryText:
     def __init__(self, model: nn.Module, sequences: Sequence[Sequence[int]]) -> None:
         """Runs the unedited model over the text; its distributions are kept, 4 V bytes a position."""
         self.sequences = [list(sequence) for sequence in sequences]
+        # In every process all of it: it may be compared with where each works by itself.
         self._before = [self._log_probabilities(model, sequence) for sequence in self.sequences]
 
     @classmethod
@@ -93,14 +95,15 @@ class OrdinaryText:
 
     def compare(self, model: nn.Module) -> TextIntegrity:
         """Runs an edited model over the same text."""
-        divergences, same, before_nll, after_nll = [], [], [], []
-        for sequence, before in zip(self.sequences, self._before, strict=True):
-            after = self._log_probabilities(model, sequence)
-            divergences.append(kl_divergence(before, after))
-            same.append(before.argmax(-1) == after.argmax(-1))
-            following = torch.tensor(sequence[1:])[:, None]
-            before_nll.append(-before[:-1].gather(1, following))
-            after_nll.append(-after[:-1].gather(1, following))
+
+        def read(index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            before, after = self._before[index], self._log_probabilities(model, self.sequences[index])
+            following = torch.tensor(self.sequences[index][1:])[:, None]
+            surprise_before, surprise_after = (-values[:-1].gather(1, following) for values in (before, after))
+            same = before.argmax(-1) == after.argmax(-1)
+            return kl_divergence(before, after), same, surprise_before, surprise_after
+
+        divergences, same, before_nll, after_nll = zip(*shared(read, range(len(self.sequences))), strict=True)
         kl = torch.cat(divergences)
         return TextIntegrity(
             kl_median=float(kl.median()),

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..model.after_ff2 import AfterFF2
 from ..model.decoder import Decoder, LayerState, picked
 from ..model.forward import layer_output
+from ..model.processes import shared
 from ..model.rank_steps import ranks
 from ..requests.reading import perturbed
 from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches, probes_of
@@ -59,13 +60,18 @@ def layer_scores(
     """
     all_ranks = torch.zeros(len(decoder.layers), len(probes), dtype=torch.long)
     changes = torch.ones(len(probes), dtype=torch.float64)
-    for batch in probe_batches(probes, batch_size):
+
+    def read(batch: ProbeBatch) -> tuple[Tensor, Tensor | None]:
         tokens = torch.tensor([probes[index].token for index in batch.indices])
         reading = _Reading(decoder, tokens, batch, k, delta)
+        return torch.stack(reading.ranks), reading.delta_scores() if delta else None
+
+    batches = list(probe_batches(probes, batch_size))
+    for batch, (of_layers, of_delta) in zip(batches, shared(read, batches), strict=True):
         columns = list(batch.indices)
-        all_ranks[:, columns] = torch.stack(reading.ranks)
-        if delta:
-            changes[columns] = reading.delta_scores()
+        all_ranks[:, columns] = of_layers
+        if of_delta is not None:
+            changes[columns] = of_delta
     lens = secret_scores(token_scores(all_ranks, decoder.lens.size, k), probes)
     return LayerScores(all_ranks, lens, mean_of_tokens(changes, probes) if delta else None)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..model.processes import shared
 from ..model.shared_prompts import logits_of_pairs
 from ..requests.made_up import MadeUp
 from ..requests.reading import tokenise_in_context
@@ -92,9 +93,14 @@ def compared(
         seed: Seed of what is made up.
     """
     made_up = MadeUp(f"candidates {seed}", targets)
-    comparisons = []
-    for prompt, target in zip(prompts, targets, strict=True):
-        texts = [target, *made_up.several_like(target, candidates)]
+    asked = [
+        (prompt, [target, *made_up.several_like(target, candidates)])
+        for prompt, target in zip(prompts, targets, strict=True)
+    ]
+
+    def read(prompt_and_texts: tuple[str, list[str]]) -> Comparison:
+        prompt, texts = prompt_and_texts
         secret, *others = likelihoods(model, tok, [prompt] * len(texts), texts)
-        comparisons.append(Comparison(secret, tuple(others)))
-    return comparisons
+        return Comparison(secret, tuple(others))
+
+    return shared(read, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from ..model.forward import sample
+from ..model.processes import shared
 from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun
 
@@ -38,20 +40,22 @@ def sampled_extractions(
         seed: The same seed gives the same samples.
         batch_size: Continuations made together.
     """
-    generator = torch.Generator().manual_seed(seed)
     device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    counts = []
-    for prompt, target in zip(prompts, targets, strict=True):
-        prompt_ids, target_ids = tokenise_in_context(tok, prompt, target)
+
+    def drawn(index: int) -> int:
+        # Each secret has random numbers of its own, whoever draws them.
+        generator = torch.Generator().manual_seed(random.Random(f"sampled {seed} {index}").getrandbits(63))
+        prompt_ids, target_ids = tokenise_in_context(tok, prompts[index], targets[index])
         count = 0
         for first in range(0, n_samples, batch_size):
             ids = torch.tensor([prompt_ids] * min(batch_size, n_samples - first), device=device)
             texts = tok.batch_decode(
                 sample(model, ids, 2 * len(target_ids), generator, temperature=temperature), skip_special_tokens=True
             )
-            count += sum(target.strip() in text for text in texts)
-        counts.append(count)
-    return counts
+            count += sum(targets[index].strip() in text for text in texts)
+        return count
+
+    return shared(drawn, range(len(targets)))
 
 
 def measure_sampled(run: EvaluationRun) -> None:

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..model.forward import selected_logits
+from ..model.processes import shared
 from ..model.rank_steps import ranks
-from .probes import BATCH_SIZE, Probe, probe_batches
+from .probes import BATCH_SIZE, Probe, ProbeBatch, probe_batches
 
 
 def token_scores(places: Int[Tensor, " *any"], vocabulary_size: int, k: int) -> Float[Tensor, " *any"]:
@@ -44,11 +45,17 @@ def output_scores(
         k: From how many places on a token counts as hidden.
         batch_size: The most sequences of a pass.
     """
-    places = torch.zeros(len(probes), dtype=torch.long)
-    for batch in probe_batches(probes, batch_size):
+
+    def read(batch: ProbeBatch) -> list[int]:
         logits = selected_logits(model, batch.sequences, batch.picks)
         tokens = torch.tensor([probes[index].token for index in batch.indices], device=logits.device)
-        places[list(batch.indices)] = ranks(logits, tokens).cpu()
+        found: list[int] = ranks(logits, tokens).tolist()
+        return found
+
+    places = torch.zeros(len(probes), dtype=torch.long)
+    batches = list(probe_batches(probes, batch_size))
+    for batch, found in zip(batches, shared(read, batches), strict=True):
+        places[list(batch.indices)] = torch.tensor(found)
     return secret_scores(token_scores(places, vocabulary_size(model), k), probes)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..evaluation import RESISTANCE_ATTACKS, OrdinaryText, evaluate_unlearning
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder
 from ..model.module_names import ModuleNames
+from ..model.processes import shared_in_turn
 from ..model.tensors import fingerprint
 from ..moments.second_moments import ordinary_moments
 from . import unlearn_editor
@@ -78,6 +79,8 @@ def compare(
     device: int | str | None = None,
     verbose: bool = False,
     progress: bool = False,
+    measured: Mapping[str, ComparisonRow] | None = None,
+    on_row: Callable[[ComparisonRow], None] = lambda row: None,
 ) -> list[ComparisonRow]:
     """Lets editors forget the same secrets of the same model, one after another, and measures each.
 
@@ -96,6 +99,8 @@ def compare(
         device: Where the host puts the model: "cpu" or a CUDA device's number; by default what the YAMLs say.
         verbose: Let the host print.
         progress: Show a progress bar.
+        measured: Rows by method that are there already.
+        on_row: Is told every other row as soon as it is measured.
 
     Returns:
         A row for the model as it is, and one for each method; where one fails, its row says why.
@@ -137,16 +142,24 @@ def compare(
         progress=progress,
         **evaluation,
     )
-    rows = [ComparisonRow(NO_EDIT, before.summary)]
+    measured = measured or {}
+    rows = [ComparisonRow(NO_EDIT, before.summary), *(measured[name] for name in hparams if name in measured)]
     expected = _state(editor.model)
-    for name, method in tqdm(hparams.items(), "editors", disable=not progress):
-        editor.hparams, editor.alg_name = method, name
+
+    def edited(name: str) -> ComparisonRow:
+        editor.hparams, editor.alg_name = hparams[name], name
         editor.apply_algo = host.algorithms[name]
         with _quiet(not verbose), torch.random.fork_rng():
             torch.manual_seed(seed)
-            rows.append(_row(editor, forget, text, replacement, evaluation))
+            row = _row(editor, forget, text, replacement, evaluation)
         if _state(editor.model) != expected:
             raise RuntimeError(f"{name} left the model changed; the rows after it would not be comparable.")
+        return row
+
+    missing_rows = [name for name in hparams if name not in measured]
+    for row in tqdm(shared_in_turn(edited, missing_rows), "editors", len(missing_rows), disable=not progress):
+        on_row(row)
+        rows.append(row)
     other = "branch main" if host.generation == "release" else "the release"
     missing = f"EasyEdit's {host.generation} does not have it; {other} does"
     rows += [ComparisonRow(name, {}, error=missing) for name in absent]

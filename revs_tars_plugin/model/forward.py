@@ -115,10 +115,15 @@ def padded(
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = torch.tensor(list(sequence))
         mask[row, : len(sequence)] = 1
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    if device.type == "meta":  # offloaded: the model's own hooks bring the ids where they belong
-        device = torch.device("cpu")
+    device = device_of_ids(model)
     return ids.to(device), mask.to(device)
+
+
+def device_of_ids(model: nn.Module) -> torch.device:
+    """Returns where a model takes token ids."""
+    device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    # Offloaded: the model's own hooks bring the ids where they belong.
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 @torch.no_grad()

@@ -5,22 +5,24 @@ A file computed for MEMIT serves here and the reverse: same path, same keys (`mo
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder, LayerState
-from ..model.forward import BATCH_POSITIONS
+from ..model.forward import BATCH_POSITIONS, device_of_ids
 from ..model.matrices import FeedForwardMatrix
+from ..model.processes import add_up, agreed, is_own, process_label, writer_first
 from .files import MomentFiles, SecondMoment
 from .ordinary_text import TextSource, sequences_of
+from .partial_sums import PartialSums
 
 # Bytes of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
 _MOST_BYTES = 2**29
@@ -57,10 +59,17 @@ def second_moments(
         / f"{matrix.weight_name.removesuffix('.weight')}_{precision}_mom2_{source.n_samples}.npz"
         for matrix in _matrices(decoder)
     }
-    if not all(path.is_file() for path in paths.values()):
+    missing = [name for name, path in paths.items() if not agreed(path.is_file())]
+    if missing:
         sequences = sequences_of(decoder.model, tok, source, progress=progress)
         bar = tqdm(sequences, total=source.n_samples, desc="second moments", disable=not progress)
-        collect(decoder, bar, lambda matrix, moment: moment.save(paths[matrix], source.n_samples))
+
+        def keep(matrix: str, moment: SecondMoment) -> None:
+            with writer_first():  # of processes that share a disk all but one find the file there
+                if not paths[matrix].is_file():
+                    moment.save(paths[matrix], source.n_samples)
+
+        collect(decoder, bar, keep, names=missing, unfinished=folder)
     return MomentFiles(paths)
 
 
@@ -88,57 +97,77 @@ def collect(
     decoder: Decoder,
     sequences: Iterable[Sequence[int]],
     keep: Callable[[str, SecondMoment], None],
+    *,
+    names: Collection[str] | None = None,
     most_bytes: int | None = None,
+    unfinished: Path | None = None,
 ) -> None:
     """Sums `a a^T` at every position of the texts, one batch of one FF2 at a time.
 
     Matrices share a pass as far as their sums fit into `most_bytes` together; a large model needs several passes. What
-    an expert is given counts with the weight that it has there, and as 0 where it is not chosen.
+    an expert is given counts with the weight that it has there, and as 0 where it is not chosen. Of several processes
+    that work together each reads its share of the batches.
 
     Args:
         decoder: The model.
         sequences: Token ids, streamed where one pass is enough.
         keep: Takes each matrix's moment, by the weight's name, as soon as it is complete.
+        names: The weights whose inputs are summed; all by default.
         most_bytes: Bytes of the sums that are held at a time; at least one matrix's are. By default half a gigabyte,
             and of a model that does not fit into memory itself one matrix's.
+        unfinished: The folder where sums under way are kept, so that a run that was stopped goes on; None keeps none.
 
     Raises:
         InputError: When there is no text.
     """
     if most_bytes is None:
         most_bytes = 0 if any(each.is_meta for each in decoder.model.parameters()) else _MOST_BYTES
-    groups = _groups(decoder, most_bytes)
+    wanted = [matrix for matrix in _matrices(decoder) if names is None or matrix.weight_name in names]
+    groups = _groups(wanted, most_bytes)
     if len(groups) > 1:
         sequences = list(sequences)
     for group in groups:
-        totals: dict[str, Tensor] = {}
-        count = 0
+        sums = PartialSums({matrix.weight_name: matrix for matrix in group}, _place(unfinished, group))
 
-        def visit(
-            layer: int, state: LayerState, group: Sequence[str] = group, totals: dict[str, Tensor] = totals
-        ) -> None:
+        def visit(layer: int, state: LayerState, sums: PartialSums = sums) -> None:
             matrices = decoder.ff2[layer].matrices
-            if not any(matrix.weight_name in group for matrix in matrices):
+            if not any(matrix.weight_name in sums.matrices for matrix in matrices):
                 return
             given = state.ff2_input[state.mask.to(state.ff2_input.device)].float()
             parts = torch.split(given, [matrix.width for matrix in matrices], dim=1)
             for matrix, inputs in zip(matrices, parts, strict=True):
-                name = matrix.weight_name
-                if name not in group:
-                    continue
-                if name not in totals:
-                    totals[name] = torch.zeros(matrix.width, matrix.width, device=inputs.device)
-                if len(matrices) > 1:  # most tokens go to other experts
-                    inputs = inputs[inputs.any(dim=1)]
-                totals[name].addmm_(inputs.T, inputs)
+                if matrix.weight_name in sums.matrices:
+                    # Of experts most are not chosen for most tokens.
+                    sums.add(matrix.weight_name, inputs if len(matrices) == 1 else inputs[inputs.any(dim=1)])
 
-        for batch in text_batches(sequences):
+        for batch in sums.left(_own_batches(sequences)):
             decoder.forward_through_layers(batch, visit)
-            count += sum(map(len, batch))
+        count = torch.tensor(sums.count)
+        add_up(count)
         if not count:
             raise InputError("There is no text to compute second moments from; check mom2_dataset.")
-        for name in group:
-            keep(name, SecondMoment(totals.pop(name).cpu(), count))
+        for matrix in group:
+            total = sums.totals.pop(matrix.weight_name, None)
+            if total is None:  # another process read all there was
+                total = torch.zeros(matrix.width, matrix.width, device=device_of_ids(decoder.model))
+            add_up(total)
+            keep(matrix.weight_name, SecondMoment(total.cpu(), int(count)))
+        sums.done()
+
+
+def _own_batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The batches that are this process's to read."""
+    for number, batch in enumerate(text_batches(sequences)):
+        if is_own(number):
+            yield batch
+
+
+def _place(folder: Path | None, group: Sequence[FeedForwardMatrix]) -> Path | None:
+    """Where the sums of some matrices are kept while they are under way; each process has its own."""
+    if folder is None:
+        return None
+    digest = hashlib.sha256("\n".join(matrix.weight_name for matrix in group).encode()).hexdigest()[:12]
+    return folder / f".{digest}.{process_label()}.sums.safetensors"
 
 
 def _matrices(decoder: Decoder) -> list[FeedForwardMatrix]:
@@ -146,16 +175,16 @@ def _matrices(decoder: Decoder) -> list[FeedForwardMatrix]:
     return [matrix for ff2 in decoder.ff2.values() for matrix in ff2.matrices]
 
 
-def _groups(decoder: Decoder, most_bytes: int) -> list[list[str]]:
-    """The matrices, by name, whose sums are held together."""
-    groups: list[list[str]] = []
+def _groups(matrices: Sequence[FeedForwardMatrix], most_bytes: int) -> list[list[FeedForwardMatrix]]:
+    """The matrices whose sums are held together."""
+    groups: list[list[FeedForwardMatrix]] = []
     held = 0
-    for matrix in _matrices(decoder):
+    for matrix in matrices:
         size = 4 * matrix.width**2
         if not groups or held + size > most_bytes:
             groups.append([])
             held = 0
-        groups[-1].append(matrix.weight_name)
+        groups[-1].append(matrix)
         held += size
     return groups
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.matrices import FeedForwardMatrix
+from ..model.processes import from_process, is_own, process_count
 from ..moments.files import MomentFiles
 from ..moments.second_moments import ordinary_moments, temporary_moments
 from ..requests.reading import Secret, join
@@ -54,7 +55,9 @@ def key_geometry(decoder: Decoder, call: SecretsOfCall) -> KeyGeometry:
             extra.append((weight, temporary_moments(decoder, sequences)))
     ridges = layer_schedule(decoder.layers, decoder.n_layers, hparams.ridge_first_layer, hparams.ridge_last_layer)
     damping = layer_schedule(decoder.layers, decoder.n_layers, hparams.damping_first_layer, hparams.damping_last_layer)
-    return KeyGeometry(LayerFactors(decoder, ordinary, extra, ridges), damping, _spared(decoder, call))
+    factors = LayerFactors(decoder, ordinary, extra, ridges)
+    factors.make_together()
+    return KeyGeometry(factors, damping, _spared(decoder, call))
 
 
 def _spared(decoder: Decoder, call: SecretsOfCall) -> SparedContexts | None:
@@ -86,6 +89,22 @@ class LayerFactors(Mapping[int, Factors]):
         self._folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
         self._typical_of: dict[int, float] = {}
 
+    def make_together(self) -> None:
+        """Lets each of the processes that work together make some of the factors, and give them to the others."""
+        if process_count() == 1:
+            return
+        matrices = [(layer, matrix) for layer in self._ridges for matrix in self._decoder.ff2[layer].matrices]
+        for number, (layer, matrix) in enumerate(matrices):
+            if is_own(number):
+                self._of_matrix(layer, matrix)
+        for number, (layer, matrix) in enumerate(matrices):
+            own = is_own(number)
+            factor = self._of_matrix(layer, matrix) if own else torch.empty(matrix.width, matrix.width)
+            factor = factor.to(matrix.weight.device).contiguous()
+            from_process(number % process_count(), factor)
+            if not own:
+                np.save(self._path(matrix), factor.cpu().numpy())
+
     def __getitem__(self, layer: int) -> Factors:
         """Returns one layer's lower factors, float32, where the layer's weight is."""
         matrices = self._decoder.ff2[layer].matrices
@@ -94,7 +113,7 @@ class LayerFactors(Mapping[int, Factors]):
     def _of_matrix(self, layer: int, matrix: FeedForwardMatrix) -> Float[Tensor, "f f"]:
         """Returns the lower factor of one matrix of a layer."""
         device, name = matrix.weight.device, matrix.weight_name
-        path = Path(self._folder.name) / f"{name}.npy"
+        path = self._path(matrix)
         if path.is_file():
             return torch.from_numpy(np.load(path)).to(device)
         # In place throughout: for a wide model each copy of it would be half a gigabyte.
@@ -117,6 +136,9 @@ class LayerFactors(Mapping[int, Factors]):
             )
         np.save(path, factor.cpu().numpy())
         return factor
+
+    def _path(self, matrix: FeedForwardMatrix) -> Path:
+        return Path(self._folder.name) / f"{matrix.weight_name}.npy"
 
     @staticmethod
     def _shrink(moment: Float[Tensor, "f f"], typical: float) -> None:

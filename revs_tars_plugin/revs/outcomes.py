@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..model.forward import batches_by_length, maximal, selected_logits
+from ..model.processes import shared
 from ..model.rank_steps import ranks
 
 LOG = logging.getLogger(__name__)
@@ -107,19 +108,24 @@ def measure(model: nn.Module, places: Sequence[tuple[tuple[int, ...], int]]) -> 
         model: A causal language model.
         places: Contexts, each with the token behind it.
     """
-    measured: list[tuple[int, float]] = [(0, 0.0)] * len(places)
     contexts, holders = maximal([context for context, _ in places])
-    for batch in batches_by_length(contexts):
-        rows = {holder: row for row, holder in enumerate(batch)}
-        chosen = [index for index in range(len(places)) if holders[index] in rows]
-        picks = [(rows[holders[index]], len(places[index][0]) - 1) for index in chosen]
+    places_of = [list[int]() for _ in contexts]
+    for index, holder in enumerate(holders):
+        places_of[holder].append(index)
+
+    def read(batch: Sequence[int]) -> dict[int, tuple[int, float]]:
+        picks = [(row, len(places[index][0]) - 1) for row, holder in enumerate(batch) for index in places_of[holder]]
+        chosen = [index for holder in batch for index in places_of[holder]]
         logits = selected_logits(model, [contexts[holder] for holder in batch], picks)
         tokens = torch.tensor([places[index][1] for index in chosen], device=logits.device)
         values = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
-        both = zip(chosen, ranks(logits, tokens).tolist(), values.tolist(), strict=True)
-        for index, rank, value in both:
-            measured[index] = (rank, value)
-    return measured
+        both = zip(ranks(logits, tokens).tolist(), values.tolist(), strict=True)
+        return dict(zip(chosen, both, strict=True))
+
+    measured: dict[int, tuple[int, float]] = {}
+    for of_batch in shared(read, batches_by_length(contexts)):
+        measured |= of_batch
+    return [measured[index] for index in range(len(places))]
 
 
 def report(outcomes: Sequence[TargetOutcome]) -> None:

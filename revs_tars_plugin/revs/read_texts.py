@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..model.forward import batches_by_length, continuation_logits
+from ..model.processes import shared
 from ..requests.made_up import FIXED
 from ..requests.reading import token_texts, tokenise_in_context
 
@@ -52,14 +53,23 @@ def log_probabilities(model: nn.Module, texts: Sequence[Text]) -> Values:
         model: A causal language model.
         texts: The texts.
     """
-    read: Values = {}
-    # Whole texts, though many share a prompt: from the second reading on only their upper layers are computed.
-    for batch in batches_by_length([text.prompt_ids + text.ids for text in texts]):
+
+    def read(batch: Sequence[int]) -> list[tuple[float, ...]]:
         all_logits = continuation_logits(model, [(texts[index].prompt_ids, texts[index].ids) for index in batch])
+        values = []
         for text, logits in zip((texts[index] for index in batch), all_logits, strict=True):
             own = logits.gather(1, torch.tensor(text.ids, device=logits.device)[:, None])[:, 0]
-            read[text] = tuple((own - logits.logsumexp(dim=-1)).tolist())
-    return read
+            values.append(tuple((own - logits.logsumexp(dim=-1)).tolist()))
+        return values
+
+    # Whole texts, though many share a prompt: from the second reading on only their upper layers are computed.
+    batches = batches_by_length([text.prompt_ids + text.ids for text in texts])
+    found = shared(read, batches)
+    return {
+        texts[index]: values
+        for batch, of_batch in zip(batches, found, strict=True)
+        for index, values in zip(batch, of_batch, strict=True)
+    }
 
 
 def log_mean(values: Iterable[float]) -> float:

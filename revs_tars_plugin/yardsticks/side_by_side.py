@@ -17,6 +17,7 @@ from ..evaluation.integrity import OrdinaryText
 from ..evaluation.likelihood import compared
 from ..evaluation.peak_memory import peak_memory
 from ..evaluation.scores import vocabulary_size
+from ..model.processes import shared_in_turn
 from .benchmark import Benchmark, Scores
 from .records import QUESTION, SECRET, Record
 
@@ -47,6 +48,16 @@ class Row:
     seconds: float | None = None
     peak_mib: float | None = None
     error: str | None = None
+
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> Row:
+        """Returns a row of its fields as JSON has them.
+
+        Raises:
+            TypeError, ValueError, KeyError or AttributeError: When it is something else.
+        """
+        scores = {metric: (mean, records) for metric, (mean, records) in content["scores"].items()}
+        return cls(**{**content, "scores": scores})
 
     def figures(self, gold: Row | None = None, compared: Collection[str] = ()) -> dict[str, float]:
         """Returns its figures by name, with the distance from the retain-only model in compared metrics."""
@@ -88,7 +99,7 @@ def side_by_side(
         ways: By its name what makes a model forget, in place.
         text: Ordinary texts to measure the cost on; none, no cost.
         seed: Seed of the made-up answers that exposure compares with.
-        measured: Rows by name that are there already; they are yielded as they are.
+        measured: Rows by name that are there already; they are yielded as they are, before the other ways.
     """
     measured = measured or {}
     reference = OrdinaryText.of(learned, tok, text) if text else None
@@ -115,11 +126,9 @@ def side_by_side(
         gold = first.scores
         yield first
     yield measured.get(UNEDITED) or row(UNEDITED, learned)
-    for name, forget in ways.items():
-        if name in measured:
-            yield measured[name]
-            continue
-        model = copy.deepcopy(learned)
+
+    def forgotten(name: str) -> Row:
+        model, forget = copy.deepcopy(learned), ways[name]
         try:
             if hasattr(forget, "prepare"):
                 forget.prepare(model)
@@ -131,9 +140,11 @@ def side_by_side(
             raise
         except Exception as error:  # whatever another's code raises is a row of the table
             reason = " ".join(str(error).split()) or type(error).__name__
-            yield Row(name, {}, error=f"{type(error).__name__}: {reason[:200]}")
-            continue
-        yield row(name, model if edited is None else edited, seconds, peak.mib)
+            return Row(name, {}, error=f"{type(error).__name__}: {reason[:200]}")
+        return row(name, model if edited is None else edited, seconds, peak.mib)
+
+    yield from (measured[name] for name in ways if name in measured)
+    yield from shared_in_turn(forgotten, [name for name in ways if name not in measured])
 
 
 def _spread(records: Sequence[Record]) -> Sequence[Record]:

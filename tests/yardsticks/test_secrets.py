@@ -1,35 +1,16 @@
 """The REVS paper's table: its file, what is learned and what is edited, and the benchmark run whole."""
 
-import csv
 import json
 
 import pytest
+from helpers import SSN_COLUMNS as COLUMNS
 from helpers import copy_of
+from helpers import ssn_rows as rows
+from helpers import write_ssn as write
 
 from revs_tars_plugin import InputError
 from revs_tars_plugin.cli import main
 from revs_tars_plugin.yardsticks import RETAIN_ONLY, SSN, UNEDITED, drawn, learn, read_ssn
-
-COLUMNS = ("prompt", "sentence", "ssn", "date", "name")
-
-
-def rows(people=4, wordings=3):
-    """Sentences of the published layout, of words that the tiny tokenizer knows."""
-    found = []
-    for person in range(people):
-        for wording in range(wordings):
-            name, number = f"w{10 + person}", f"w{30 + person} w{50 + person}"
-            prompt = f"w{100 + wording} {name} w{110 + wording}"
-            found.append((prompt, f"{prompt} {number} w{120 + wording}", number, "w1", name))
-    return found
-
-
-def write(file, lines, columns=COLUMNS):
-    with file.open("w", newline="", encoding="utf-8") as opened:
-        writer = csv.writer(opened)
-        writer.writerow(columns)
-        writer.writerows(lines)
-    return file
 
 
 @pytest.fixture

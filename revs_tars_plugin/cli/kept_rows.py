@@ -1,38 +1,38 @@
-"""Rows of a benchmark on disk, so that a run that was stopped goes on with the next one."""
+"""Rows of a long table on disk, so that a run that was stopped goes on with the next one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from ..atomic_write import replacing
 from ..errors import InputError
 
-if TYPE_CHECKING:
-    from ..yardsticks import Row
-
 _ENDING = ".row.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
+_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
-class BenchmarkRows:
+class KeptRows(Generic[_Row]):
     """The rows that a folder keeps.
 
     Attributes:
         folder: Where they lie; made where it is missing.
         conditions: What every row depends on. A row that was measured under others is measured anew.
+        row_of: Makes a row, a dataclass, of its fields as JSON has them.
     """
 
     folder: Path
     conditions: str
+    row_of: Callable[[dict[str, Any]], _Row]
 
-    def read(self, names: Mapping[str, str]) -> dict[str, Row]:
-        """Returns the rows that were measured under the same conditions; one that failed is not among them.
+    def read(self, names: Mapping[str, str]) -> dict[str, _Row]:
+        """Returns the rows that were measured under the same conditions.
 
         Args:
             names: The names of rows that are wanted, each with what it alone depends on.
@@ -40,8 +40,6 @@ class BenchmarkRows:
         Raises:
             InputError: When a file cannot be read.
         """
-        from ..yardsticks import Row
-
         rows = {}
         for name, settings in names.items():
             file = self._file(name)
@@ -49,35 +47,37 @@ class BenchmarkRows:
                 continue
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
-                same = content["conditions"] == self._fingerprint(settings)
-                if same:
-                    scores = {metric: (mean, records) for metric, (mean, records) in content["row"]["scores"].items()}
-                    rows[name] = Row(**{**content["row"], "scores": scores})
+                if content["conditions"] == self._fingerprint(settings):
+                    rows[name] = self.row_of(content["row"])
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{file} is no row of a benchmark ({error}); remove it, or name another -o."
-                ) from error
+                raise InputError(f"{file} is no row that was kept ({error}); remove it, or name another -o.") from error
         return rows
 
-    def write(self, row: Row, settings: str) -> None:
+    def write(self, name: str, row: _Row, settings: str) -> None:
         """Keeps a row, whole or not at all.
 
         Args:
-            row: What was measured; nothing is kept of one that failed.
+            name: Its name.
+            row: What was measured; of one that failed nothing is to be kept.
             settings: What it alone depends on.
 
         Raises:
             InputError: When it cannot be written.
         """
-        if row.error is not None:
-            return
-        file = self._file(row.name)
+        file = self._file(name)
         try:
             with replacing(file) as opened:
-                content = {"conditions": self._fingerprint(settings), "row": asdict(row)}
+                content = {"conditions": self._fingerprint(settings), "row": asdict(row)}  # type: ignore[call-overload]
                 opened.write(json.dumps(content, indent=1).encode())
         except OSError as error:
             raise InputError(f"{file} cannot be written ({error.strerror or error}); name another folder.") from error
+
+    def remove(self, names: Mapping[str, str]) -> None:
+        """Removes rows, and the folder if nothing else is in it."""
+        for name in names:
+            self._file(name).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _fingerprint(self, settings: str) -> str:
         return hashlib.sha256(f"{self.conditions}\n{settings}".encode()).hexdigest()

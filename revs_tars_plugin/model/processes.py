@@ -1,0 +1,207 @@
+"""Several processes, one job: a launcher starts them, each does its share of the reading, and one of them writes.
+
+They are those of accelerate: gloo between CPUs, NCCL between GPUs. Nothing is shared unless the caller says so, by
+`working_together`: code that found a process group by itself would wait for processes that do something else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import ProcessLostError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# How long a process waits for the others, which may be teaching a model meanwhile. One that died is noticed at once.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """This process among those that work together."""
+
+    index: int = 0
+    count: int = 1
+
+
+_ALONE = _Group()
+_GROUP: ContextVar[_Group] = ContextVar("group", default=_ALONE)
+
+
+def launched() -> int:
+    """Returns how many processes a launcher started, this one included; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def working_together() -> Iterator[None]:
+    """Lets the processes that a launcher started share their work while a block lasts; alone it changes nothing.
+
+    All of them have to run the same block on the same input.
+
+    Raises:
+        ProcessLostError: When one of the others ends before the work is done.
+    """
+    if launched() < 2:
+        yield
+        return
+    from accelerate import PartialState
+
+    # Without an accelerator it has to be told that the processes are many all the same.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    token = _GROUP.set(_Group(state.process_index, state.num_processes))
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Lets this process do all of a block by itself, whatever the others do meanwhile."""
+    token = _GROUP.set(_ALONE)
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
+
+
+def writes() -> bool:
+    """Says whether this process is the one that writes and prints."""
+    return _GROUP.get().index == 0
+
+
+def process_count() -> int:
+    """Returns how many processes work together."""
+    return _GROUP.get().count
+
+
+def process_label() -> str:
+    """Returns what tells this process from the others, fit for a file's name; the same the next time."""
+    group = _GROUP.get()
+    return f"{group.index + 1}-of-{group.count}"
+
+
+def is_own(number: int) -> bool:
+    """Says whether one of many pieces of work, by its number, is this process's."""
+    group = _GROUP.get()
+    return number % group.count == group.index
+
+
+def shared(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """Returns what comes of every item, in order; of several processes each works on its share, and all have all of it.
+
+    Args:
+        work: Takes an item; what it returns travels between processes, so it holds no tensor on a device.
+        items: The same ones in every process.
+
+    Raises:
+        ProcessLostError: When another process ends meanwhile.
+    """
+    if process_count() == 1:
+        return [work(item) for item in items]
+    mine = [is_own(index) for index in range(len(items))]
+    with alone():
+        own = [(index, work(item)) for index, item in enumerate(items) if mine[index]]
+    found = dict(_exchanged(own))
+    return [found[index] for index in range(len(items))]
+
+
+def shared_in_turn(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+    """Yields what comes of every item, in order: of few long ones, as soon as it is known.
+
+    Of several processes each does one of as many items as there are processes, then the next ones are dealt out.
+
+    Args:
+        work: As for `shared`.
+        items: The same ones in every process.
+
+    Raises:
+        ProcessLostError: When another process ends meanwhile.
+    """
+    together = process_count()
+    for start in range(0, len(items), together):
+        yield from shared(work, items[start : start + together])
+
+
+def of_writer(work: Callable[[], _Result]) -> _Result:
+    """Returns what comes of work that the writing process does for all of them, such as looking what is on disk."""
+    return shared(lambda _: work(), [None])[0]
+
+
+def agreed(flag: bool) -> bool:
+    """Says whether something is true in every process."""
+    return flag if process_count() == 1 else all(_exchanged([flag]))
+
+
+def add_up(total: Tensor) -> None:
+    """Replaces a tensor by the sum of all processes' ones, in place.
+
+    Raises:
+        ProcessLostError: When another process ends meanwhile.
+    """
+    if process_count() > 1:
+        with _noticing_loss():
+            torch.distributed.all_reduce(total)
+
+
+def from_process(index: int, tensor: Tensor) -> None:
+    """Replaces a tensor by one process's, in place; the others' say of what shape and dtype it is.
+
+    Raises:
+        ProcessLostError: When another process ends meanwhile.
+    """
+    if process_count() > 1:
+        with _noticing_loss():
+            torch.distributed.broadcast(tensor, index)
+
+
+@contextmanager
+def writer_first() -> Iterator[None]:
+    """Lets the writing process do a block by itself, and then the others: they find what it wrote.
+
+    On several machines one process of each writes, since they may not see each other's files.
+
+    Raises:
+        ProcessLostError: When another process ends meanwhile.
+    """
+    if process_count() == 1:
+        yield
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local:
+        agreed(True)
+    with alone():
+        yield
+    if not local:
+        agreed(True)
+
+
+def _exchanged(own: list[Any]) -> list[Any]:
+    from accelerate.utils import gather_object
+
+    with _noticing_loss():
+        everything: list[Any] = gather_object(own)
+    return everything
+
+
+@contextmanager
+def _noticing_loss() -> Iterator[None]:
+    """What the backends say when the other end is gone differs; there is nothing else that a collective fails of."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLostError(
+            "One of the processes that work together ended before the others; what is written is whole. Start the "
+            "command again."
+        ) from error
