@@ -26,6 +26,12 @@ class HostError(RuntimeError):
     """EasyEdit is missing, cannot be imported, or already knows another algorithm by our name."""
 
 
+LOST = (
+    "One of the processes that work together ended before the others; what is written is whole. Start the command "
+    "again."
+)
+
+
 class ProcessLostError(RuntimeError):
     """One of the processes that do a job together ended before the others."""
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _failed(error: BaseException, session: Session) -> int:
     """Says what went wrong in one sentence, with the whole story where --debug asks for it."""
-    wait_for_the_writer()
+    wait_for_the_writer(error)
     if session.debug:
         print(session.redact(traceback.format_exc()), file=sys.stderr)  # noqa: T201
     code = BAD_INPUT

@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
-from ..errors import InputError
+from ..errors import LOST, InputError, ProcessLostError
 
 # Commands whose processes share the work.
 SHARING = ("stats", "edit", "evaluate", "compare", "bench")
@@ -62,13 +62,16 @@ def as_one_of_many(log: logging.StreamHandler) -> Iterator[None]:  # type: ignor
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Lets a request to end be an interruption, so that nothing half made is left behind."""
+    """Lets a request to end be an interruption, so that nothing half made is left behind.
+
+    A launcher ends the other processes when one has ended.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise ProcessLostError(LOST) if launched() else KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -77,7 +80,8 @@ def ended_by_signal() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def wait_for_the_writer() -> None:
-    """Lets the process that writes say first what went wrong."""
-    if launched() and os.environ.get("RANK", "0") != "0":
+def wait_for_the_writer(error: BaseException) -> None:
+    """Lets the process that writes say first what went wrong; if it is the one that was lost, the next one says so."""
+    rank = int(os.environ.get("RANK", "0"))
+    if launched() and rank and not (rank == 1 and isinstance(error, ProcessLostError)):
         time.sleep(_WAITS)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .processes import process_count
+
 # Positions, padding included, that go through a model at once.
 BATCH_POSITIONS = 2048
 
@@ -61,6 +63,11 @@ def continuation_logits(
     return list(torch.split(logits, [len(rest) for _, rest in pairs]))
 
 
+def fair_positions(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns how many positions a batch has at most, so that each process that works together gets something."""
+    return min(BATCH_POSITIONS, max(1, -(-sum(map(len, sequences)) // process_count())))
+
+
 def batches_by_length(
     sequences: Sequence[Sequence[int]], positions: int = BATCH_POSITIONS, most: int | None = None
 ) -> list[list[int]]:
@@ -74,6 +81,7 @@ def batches_by_length(
     Returns:
         Batches of indices into `sequences`; every index occurs once.
     """
+    positions = min(positions, fair_positions(sequences))
     batches: list[list[int]] = []
     for index in sorted(range(len(sequences)), key=lambda i: len(sequences[i])):
         # Sorted, so the newcomer is the longest.

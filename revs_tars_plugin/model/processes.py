@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import ProcessLostError
+from ..errors import LOST, ProcessLostError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -92,6 +92,12 @@ def process_label() -> str:
     return f"{group.index + 1}-of-{group.count}"
 
 
+def own_numbers(count: int) -> range:
+    """Returns which of so many pieces of work are this process's."""
+    group = _GROUP.get()
+    return range(group.index, count, group.count)
+
+
 def is_own(number: int) -> bool:
     """Says whether one of many pieces of work, by its number, is this process's."""
     group = _GROUP.get()
@@ -110,9 +116,9 @@ def shared(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Re
     """
     if process_count() == 1:
         return [work(item) for item in items]
-    mine = [is_own(index) for index in range(len(items))]
+    numbers = own_numbers(len(items))
     with alone():
-        own = [(index, work(item)) for index, item in enumerate(items) if mine[index]]
+        own = [(index, work(items[index])) for index in numbers]
     found = dict(_exchanged(own))
     return [found[index] for index in range(len(items))]
 
@@ -201,7 +207,4 @@ def _noticing_loss() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ProcessLostError(
-            "One of the processes that work together ended before the others; what is written is whole. Start the "
-            "command again."
-        ) from error
+        raise ProcessLostError(LOST) from error

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder, LayerState
-from ..model.forward import BATCH_POSITIONS, device_of_ids
+from ..model.forward import BATCH_POSITIONS, device_of_ids, fair_positions
 from ..model.matrices import FeedForwardMatrix
 from ..model.processes import add_up, agreed, is_own, process_label, writer_first
 from .files import MomentFiles, SecondMoment
@@ -157,7 +157,8 @@ def collect(
 
 def _own_batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
     """The batches that are this process's to read."""
-    for number, batch in enumerate(text_batches(sequences)):
+    positions = fair_positions(sequences) if isinstance(sequences, Sequence) else BATCH_POSITIONS
+    for number, batch in enumerate(text_batches(sequences, positions)):
         if is_own(number):
             yield batch
 
@@ -189,12 +190,12 @@ def _groups(matrices: Sequence[FeedForwardMatrix], most_bytes: int) -> list[list
     return groups
 
 
-def text_batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+def text_batches(sequences: Iterable[Sequence[int]], positions: int = BATCH_POSITIONS) -> Iterator[list[Sequence[int]]]:
     """Groups sequences, as they come, into batches of bounded size with padding."""
     batch: list[Sequence[int]] = []
     for sequence in sequences:
         longest = max(map(len, [*batch, sequence]))
-        if batch and longest * (len(batch) + 1) > BATCH_POSITIONS:
+        if batch and longest * (len(batch) + 1) > positions:
             yield batch
             batch = []
         batch.append(sequence)

@@ -20,6 +20,7 @@ from ..model.after_ff2 import AfterFF2, Branches, within_reach
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import maximal
 from ..model.logit_lens import Demotions, LogitLens
+from ..model.processes import add_up, own_numbers, process_count
 from ..model.rank_steps import ranks
 from .factors import Factors, halfway, rest_of_way
 from .outcomes import EditedParts
@@ -100,7 +101,10 @@ class CovarianceLocalization:
         """
         contexts = [context for goal in goals for context in goal.contexts]
         sequences, holders = maximal(contexts)
-        sweep = _Sweep(self, goals, [(row, len(context) - 1) for row, context in zip(holders, contexts, strict=True)])
+        places = [(row, len(context) - 1) for row, context in zip(holders, contexts, strict=True)]
+        # Where processes work together each reads some of the sequences, and all solve for all contexts.
+        own = range(len(sequences)) if len(sequences) < process_count() else own_numbers(len(sequences))
+        sequences, sweep = [sequences[row] for row in own], _Sweep(self, goals, places, own)
 
         def visit(layer: int, state: LayerState) -> Tensor | None:
             advance()
@@ -122,10 +126,23 @@ class _Sweep:
     """
 
     def __init__(
-        self, localization: CovarianceLocalization, goals: Sequence[Goal], picks: Sequence[tuple[int, int]]
+        self,
+        localization: CovarianceLocalization,
+        goals: Sequence[Goal],
+        places: Sequence[tuple[int, int]],
+        own: Sequence[int],
     ) -> None:
-        """Prepares the directions; `picks` says where the last token of each context stands in the pass."""
-        self._picks = picks
+        """Prepares the directions.
+
+        Args:
+            localization: What it belongs to.
+            goals: What is asked.
+            places: Where the last token of each context stands: the sequence, and the position in it.
+            own: Which sequences this process's pass reads.
+        """
+        rows = {sequence: row for row, sequence in enumerate(own)}
+        self._held = [context for context, (sequence, _) in enumerate(places) if sequence in rows]
+        self._picks = [(rows[places[context][0]], places[context][1]) for context in self._held]
         self._decoder, self._geometry = localization.decoder, localization.geometry
         self._after_ff2 = self._decoder.after_ff2  # found before any pass is under way
         self._trial, self._hparams = localization.trial, localization.hparams
@@ -151,14 +168,14 @@ class _Sweep:
         """Writes one layer's edit and returns what it adds to the layer's output."""
         after = self._after_ff2[layer]
         demotions = self._demotions(after.gain)
-        residual = state.at(self._picks, state.residual)
+        residual = self._of_all(state, state.residual)
         branches = self._branches(after, residual, state, demotions.directions)
         steps = self._steps(self._decoder.lens, residual, demotions, branches)
         if not bool(steps.any()):
             return None
         self.moved.add_((steps > 0).long())
         ff2 = self._decoder.ff2[layer]
-        keys = state.at(self._picks, state.ff2_input).float()
+        keys = self._of_all(state, state.ff2_input).float()
         directions = after.before(demotions.directions.to(keys.device))
         factors = self._geometry.factors[layer]
         if self._hparams.schedule == "support_vectors":
@@ -200,7 +217,17 @@ class _Sweep:
         if after.epsilon is None:
             return None
         of_contexts = directions[self._demotion_of_context.to(directions.device)]
-        return after.branches(residual, state.at(self._picks, state.ff2_output), of_contexts)
+        return after.branches(residual, self._of_all(state, state.ff2_output), of_contexts)
+
+    def _of_all(self, state: LayerState, values: Float[Tensor, "batch positions k"]) -> Float[Tensor, "n k"]:
+        """Picks every context's last token, those that other processes read as well."""
+        own = state.at(self._picks, values)
+        if len(own) == len(self.moved):
+            return own
+        every = own.new_zeros(len(self.moved), own.shape[1])
+        every[torch.tensor(self._held, device=own.device)] = own
+        add_up(every)  # each row is another process's, or 0
+        return every
 
     def _spared_of(self, layer: int) -> list[Tensor]:
         """For each direction what the layer is given where its token must go on being said."""
