@@ -3,9 +3,10 @@
 Everything is on random models whose words are numbers, so nothing but this package is needed, on whichever device. What
 is forgotten is what the model itself says next. The second moments of ordinary text are read first, and timed apart.
 `shapes` and `secrets` measure; `processes` starts two processes and says what share of the reading each does; `cost`
-counts operations and bytes of each step on paper and says what that comes to at the rates that it measures here.
+counts operations and bytes of each step on paper and says what that comes to at the rates that it measures here;
+`profile` counts what an edit starts on the device, and how often the processor waits for a number from there.
 
-Run: python benchmarks/scaling.py [--parts shapes secrets processes cost] [--shape small] [--device cuda] [--json FILE]
+Run: python benchmarks/scaling.py [--parts shapes secrets profile processes cost] [--shape 8B] [--device cuda]
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from revs_tars_plugin.model.decoder import Decoder
 from revs_tars_plugin.model.processes import working_together
 from revs_tars_plugin.moments.second_moments import ordinary_moments
 
-PARTS = ("shapes", "secrets", "processes", "cost")
+PARTS = ("shapes", "secrets", "profile", "processes", "cost")
 _PROMPT, _TARGET = 20, 2
 # Ordinary text: as many texts of as many words as the packaged settings read.
 _TEXTS, _WORDS = 64, 128
@@ -93,6 +94,9 @@ def main() -> None:
     if "shapes" in arguments.parts:
         found["shapes"] = by_shape(arguments.settings, device)
         show(f"20 secrets, {card}", found["shapes"], decimals=4, width=118)
+    if "profile" in arguments.parts:
+        found["profile"] = profiled(SHAPES[arguments.shape], arguments.settings, device)
+        show(f"One edit of 20 secrets, {arguments.shape} shape, {card}", found["profile"], decimals=3, width=118)
     if "processes" in arguments.parts:
         found["processes"] = by_processes()
         show("Positions that one process reads, times layers", found["processes"], decimals=3, width=118)
@@ -228,6 +232,32 @@ def by_shape(settings: Sequence[str], device: torch.device) -> list[dict[str, An
         with tempfile.TemporaryDirectory() as folder:
             prepared = Prepared.of(shape, 20, device, Path(folder))
             rows += [{"": label, "settings": name, **timed(prepared, 20, name)} for name in settings]
+    return rows
+
+
+def profiled(shape: Shape, settings: Sequence[str], device: torch.device) -> list[dict[str, Any]]:
+    """Counts operators, kernels, waits for single numbers and copies of an edit of twenty secrets."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Prepared.of(shape, 20, device, Path(folder))
+        for name in settings:
+            hparams = prepared.settings(name)
+            execute_revs(prepared.model, prepared.tok, prepared.requests, hparams)  # reads the text, and warms
+            with torch.profiler.profile() as profiler:
+                execute_revs(prepared.model, prepared.tok, prepared.requests, hparams)
+            events = profiler.key_averages()
+            calls = {event.key: event.count for event in events}
+            rows.append(
+                {
+                    "": name,
+                    "operators": sum(count for key, count in calls.items() if key.startswith("aten::")),
+                    "kernels": calls.get("cudaLaunchKernel", 0),
+                    "numbers waited for": calls.get("aten::_local_scalar_dense", 0),
+                    "copies": calls.get("aten::copy_", 0),
+                    "device copies": calls.get("cudaMemcpyAsync", 0),
+                    "layers": len(hparams.layers),
+                }
+            )
     return rows
 
 
