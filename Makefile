@@ -20,7 +20,7 @@ PINNED := '.[demo,report,app,bench,find,test]' torchvision --requirement $(CLONE
 # Nothing is looked up on a hub: models come from a config or from the wheel.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo compare test test-main test-gemma lint format docs docs-site figures clean
+.PHONY: demo compare test test-main test-gemma lint format docs docs-site figures sampled-text clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m revs_tars_plugin demo
@@ -59,6 +59,10 @@ format: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/python docs/make/hparams.py
 	$(BIN)/typer revs_tars_plugin.cli.app utils docs --name revs-tars --title Commands --output docs/reference/commands.md
+
+# The ordinary text that the package ships for the demo model, which makes it itself.
+sampled-text: $(INSTALLED)
+	$(BIN)/python docs/make/sampled_text.py
 
 # As a site in site/: any link that leads nowhere is an error.
 docs-site: $(INSTALLED)

@@ -65,6 +65,8 @@ def continuation_logits(
 
 def fair_positions(sequences: Sequence[Sequence[int]]) -> int:
     """Returns how many positions a batch has at most, so that each process that works together gets something."""
+    if process_count() == 1:
+        return BATCH_POSITIONS
     return min(BATCH_POSITIONS, max(1, -(-sum(map(len, sequences)) // process_count())))
 
 

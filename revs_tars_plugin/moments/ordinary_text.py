@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..model.forward import sample
+from .shipped_text import shipped_text
 
 # The data sets that the host's own statistics know, by its names for them.
 _HOST_DATASETS = {
@@ -60,6 +61,9 @@ def sequences_of(model: nn.Module, tok: Any, source: TextSource, *, progress: bo
         InputError: When the source cannot be read.
     """
     if source.name == SAMPLED:
+        shipped = shipped_text(model, source.n_samples, source.max_tokens, source.seed)
+        if shipped is not None:
+            return iter(shipped)
         return sample_from_model(model, tok, source.n_samples, source.max_tokens, seed=source.seed, progress=progress)
     path = Path(source.name).expanduser()
     texts = _file_texts(path) if path.suffix else _dataset_texts(source.name)

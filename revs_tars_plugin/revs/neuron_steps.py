@@ -16,6 +16,9 @@ from .revs_hparams import RankMargins
 # The published search: the target's logit starts here and is multiplied until the rank lies in the margin.
 _FIRST_LOGIT, _DOWN, _UP, _ROUNDS = -10.0, 1.3, 0.8, 100
 
+# Neurons whose steps are found at once.
+_FEW = 8
+
 Solver = Callable[[LogitLens, Tensor, Demotions, int, int], Tensor]
 
 
@@ -140,19 +143,26 @@ def steps_of_neurons(
     activation = neurons.activations
     signs = activation.float().sign()
     contributions = neurons.vectors.float() * signs[:, None]
-    many = demotion.at([0] * len(neurons.indices))
     bottom, top = margins.neuron_bottom_rank, margins.neuron_top_rank
-    at_bottom = solver(lens, contributions, many, bottom, top).to(activation.device)
-    strength = activation.abs().to(at_bottom)
-    steps = _share_at_bottom(needed, at_bottom, strength)
+    strength = activation.abs().double()
+    at_bottom = strength.new_zeros(0)
+    steps = None
+    # A few at a time: as a rule the first ones are enough, and each costs a product with the head.
+    for rows in torch.split(torch.arange(len(activation), device=activation.device), _FEW):
+        several = demotion.at([0] * len(rows))
+        further = solver(lens, contributions[rows], several, bottom, top).to(at_bottom)
+        at_bottom = torch.cat([at_bottom, further])
+        steps = _share_at_bottom(needed, at_bottom, strength[: len(at_bottom)])
+        if steps is not None:
+            break
     if steps is None:
-        at_top = lens.steps_to_rank(contributions, many, top).to(activation.device)
+        at_top = lens.steps_to_rank(contributions, demotion.at([0] * len(activation)), top).to(at_bottom)
         steps = _share_beyond(needed, at_bottom, at_top, strength)
-    used = steps > 0
-    if not bool(used.any()):
+    used = (steps > 0).nonzero().flatten()
+    if not len(used):
         return None
-    steps, strength = steps[used], strength[used]
-    return NeuronSteps(neurons.indices[used], (steps * signs[used]).float(), float((steps * strength).sum()))
+    steps = steps[used]
+    return NeuronSteps(neurons.indices[used], (steps * signs[used]).float(), float((steps * strength[used]).sum()))
 
 
 def _share_at_bottom(
