@@ -45,6 +45,7 @@ class Method:
             run the method.
         best: The packaged settings that measured best.
         paper: Where it was published; None for what the papers compare with.
+        resumes: Whether `execute` takes `unfinished`, a folder with which a call that was stopped goes on.
     """
 
     hyperparams: type[UnlearnHyperParams]
@@ -52,6 +53,7 @@ class Method:
     execute: Callable[..., Any] | None
     best: str
     paper: Paper | None = None
+    resumes: bool = False
 
     @property
     def name(self) -> str:
@@ -81,6 +83,7 @@ METHODS: Mapping[str, Method] = {
                 "REVS: Unlearning Sensitive Information in Language Models via Rank Editing in the Vocabulary Space",
                 "https://arxiv.org/abs/2406.09325",
             ),
+            resumes=True,
         ),
         Method(
             TARSHyperParams,

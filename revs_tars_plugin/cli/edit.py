@@ -100,7 +100,9 @@ def edit(
     requests = requested.requests_of_call(loaded.tok, protect=protect, chat=hparams.chat_template)
     start = time.perf_counter()
     assert chosen.execute is not None
-    edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet)
+    # Where one step after another is solved, a run that was stopped goes on.
+    resuming = {"unfinished": outputs.edit.with_name(f"{outputs.edit.name}.unfinished")} if chosen.resumes else {}
+    edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet, **resuming)
     seconds = time.perf_counter() - start
     if not writes():
         return

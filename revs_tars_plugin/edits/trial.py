@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -17,6 +19,21 @@ from .edit_set import EditSet
 from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_product, write_neurons
 
 
+@dataclass(frozen=True)
+class TrialCall:
+    """One call that edited a matrix.
+
+    Attributes:
+        matrix: The matrix's name.
+        kind: "neurons" or "low rank".
+        tensors: "first" (which neurons, or what is listened to) and "values", as the call had them.
+    """
+
+    matrix: str
+    kind: str
+    tensors: dict[str, Tensor]
+
+
 class TrialEdits:
     """Edits weights in place while a `with` block lasts, and puts every bit back when it ends, however it ends.
 
@@ -26,6 +43,16 @@ class TrialEdits:
     def __init__(self) -> None:
         """Starts with nothing changed."""
         self._changed: dict[str, _ChangedNeurons | _ChangedMatrix] = {}
+        self._recorded: list[TrialCall] | None = None
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[TrialCall]]:
+        """Yields a list of the calls that edit something while a block lasts; made again, they edit the same."""
+        self._recorded = calls = list[TrialCall]()
+        try:
+            yield calls
+        finally:
+            self._recorded = None
 
     def __enter__(self) -> TrialEdits:
         """Starts the trial."""
@@ -61,6 +88,7 @@ class TrialEdits:
             indices: Which neurons, shape (k,).
             values: Their new values, shape (k, d), the weight's dtype.
         """
+        self._note(matrix, "neurons", indices, values)
         for part, places, own in matrix.split(indices):
             changed = self._changed.setdefault(part.weight_name, _ChangedNeurons(part))
             assert isinstance(changed, _ChangedNeurons)
@@ -81,6 +109,7 @@ class TrialEdits:
             keys: What each rank-one change listens to, shape (f, r).
             values: What it writes to the residual space, shape (r, d).
         """
+        self._note(matrix, "low rank", keys, values)
         parts = matrix.matrices
         for part, own in zip(parts, torch.split(keys, [each.width for each in parts]), strict=True):
             listens = own.any(dim=0) if len(parts) > 1 else torch.ones(own.shape[1], dtype=torch.bool)
@@ -94,6 +123,10 @@ class TrialEdits:
             changed.values.append(values[listens].float().cpu())
             part.weight.copy_(changed.before.load())
             add_product(part.weight, part.neuron_dim, *changed.factors())
+
+    def _note(self, matrix: FeedForward, kind: str, first: Tensor, values: Tensor) -> None:
+        if self._recorded is not None:
+            self._recorded.append(TrialCall(matrix.name, kind, {"first": first, "values": values}))
 
     def collect(self, method: str, outcomes: tuple[Any, ...]) -> EditSet:
         """Returns the net change so far as an `EditSet`; what is back at its old bits is left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .chance import ChanceLevels
 from .chance_demoter import ChanceDemoter
 from .covariance import CovarianceLocalization
 from .demoter import Demoter, Localization
+from .kept_steps import KeptSteps
 from .key_geometry import key_geometry
 from .neurons import NeuronLocalization
 from .outcomes import report
@@ -38,6 +40,7 @@ def execute_revs(
     hparams: REVSHyperParams,
     *,
     progress: bool = False,
+    unfinished: Path | None = None,
 ) -> EditSet:
     """Computes the edit that demotes every chosen token of every secret; all weights are as before when it returns.
 
@@ -49,6 +52,8 @@ def execute_revs(
             covariance` they may also name "sibling_prompts" and "retain_texts", lists of texts.
         hparams: The settings.
         progress: Show a progress bar.
+        unfinished: A folder where a long call keeps what it solved so far, and goes on with when it is made again; it
+            is gone when the call returns.
 
     Returns:
         The edit, with one `TargetOutcome` per edited token.
@@ -58,12 +63,18 @@ def execute_revs(
     """
     hparams.validate()
     with unpacked(model, [hparams.rewrite_module_tmp], hparams.layers) as packed:
-        edits = _edits(model, tok, requests, hparams, progress=progress)
+        edits = _edits(model, tok, requests, hparams, progress=progress, unfinished=unfinished)
     return edits.of_call(requests, hparams.to_dict(), packed=packed)
 
 
 def _edits(
-    model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: REVSHyperParams, *, progress: bool
+    model: nn.Module,
+    tok: Any,
+    requests: Sequence[Mapping[str, Any]],
+    hparams: REVSHyperParams,
+    *,
+    progress: bool,
+    unfinished: Path | None,
 ) -> EditSet:
     decoder = Decoder.of(model, hparams)
     margins = hparams.ranks(decoder.lens.size)
@@ -81,6 +92,9 @@ def _edits(
                 localization = CovarianceLocalization(decoder, key_geometry(decoder, call), hparams, trial)
             else:
                 localization = NeuronLocalization(decoder, margins, hparams, generator, trial)
+            kept = None
+            if unfinished is not None:
+                localization = kept = KeptSteps(decoder, localization, trial, generator, unfinished, hparams)
             bar.update()
             bar.set_description("choosing tokens")
             demoter: Demoter | ChanceDemoter
@@ -96,6 +110,8 @@ def _edits(
             bar.update()
         outcomes = demoter.demote_all()
         edits = trial.collect(hparams.ALGORITHM, tuple(outcomes))
+        if kept is not None:
+            kept.done()
     report(outcomes)
     return edits
 
