@@ -6,6 +6,7 @@ import pytest
 
 from revs_tars_plugin.cli import main
 from revs_tars_plugin.data import demo_model
+from revs_tars_plugin.host import comparison
 
 SCRIPT = """
 import sys
@@ -55,7 +56,9 @@ def test_run_registers_and_runs_a_script_as_python_does(host, tmp_path, capfd):
     assert main(["run", str(script)]) == 3
 
 
-def test_compare_prints_a_row_for_each(host, ordinary_text, tmp_path, capsys):
+def test_compare_prints_a_row_for_each_and_goes_on_where_it_was_stopped(
+    host, ordinary_text, tmp_path, capsys, monkeypatch
+):
     secrets, result = tmp_path / "secrets.csv", tmp_path / "comparison.json"
     secrets.write_text(
         "prompt,target,subject,retain\n"
@@ -65,7 +68,21 @@ def test_compare_prints_a_row_for_each(host, ordinary_text, tmp_path, capsys):
     methods = [argument for name in ("REVS", "FT-L-delete") for argument in ("--method", name)]
     text = ["--text", ordinary_text["mom2_dataset"]]  # the model would need a minute or two to write its own
     arguments = ["compare", str(secrets), "-m", str(demo_model()), *methods, *text, "-o", str(result), "--quiet"]
+    measured, whole = [], comparison._row
+
+    def row_of(editor, *others):
+        measured.append(editor.alg_name)
+        if measured == ["REVS", "FT-L-delete"]:
+            raise KeyboardInterrupt
+        return whole(editor, *others)
+
+    monkeypatch.setattr(comparison, "_row", row_of)
+    assert main(arguments) == 130
+    assert not result.exists()
+    # What is there is not measured again, and when all is there the rows go.
     assert main([*arguments, "--json", "--require", "REVS.efficacy>=0.99"]) == 0
+    assert measured == ["REVS", "FT-L-delete", "FT-L-delete"]
+    assert not list(tmp_path.glob("*.rows"))
     rows = json.loads(capsys.readouterr().out)
     assert [(row["method"], row["error"]) for row in rows] == [("no edit", None), ("REVS", None), ("FT-L-delete", None)]
     assert rows[0]["figures"]["efficacy"] == 0
