@@ -3,7 +3,7 @@
 The floor is what no method of this kind can do without: one forward pass over the contexts of the targets, and one
 product with the head for every edited layer. Both are timed in the same run as the edit.
 
-Run: python benchmarks/speed.py [--secrets 1 20 100] [--parts secrets published shapes host] [--json FILE]
+Run: python benchmarks/speed.py [--secrets 1 20 100] [--parts secrets published passes shapes host] [--json FILE]
 Set REVS_REFERENCE to a checkout of the published code to run that as well, on the same model and secrets.
 """
 
@@ -13,7 +13,9 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,19 @@ from revs_tars_plugin.moments.ordinary_text import sample_from_model
 from revs_tars_plugin.requests.reading import read_requests
 from revs_tars_plugin.yardsticks.published_revs import PublishedRevs
 
-PARTS = ["secrets", "published", "shapes", "host"]
+PARTS = ["secrets", "published", "passes", "shapes", "host"]
+# Steps of an edit by the functions that read for them; the innermost one counts.
+STEPS = {
+    "temporary_moments": "siblings",
+    "key_geometry": "retained texts",
+    "surprises": "choosing tokens",
+    "chances": "choosing tokens",
+    "outcomes_before": "ranks before",
+    "demote": "solving",
+    "levels": "chance anew",
+    "_measured": "ranks after",
+    "demote_all": "ranks after",
+}
 _PROMPT, _TARGET = 20, 6
 # Neuron editing solves one token after another: its time per secret does not depend on their number.
 _MOST_FOR_NEURONS = 20
@@ -49,7 +63,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024])
     parser.add_argument("--published", type=int, default=2, help="secrets given to the published code")
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=PARTS[:3], help="which parts; `host`: one batch_edit"
+        "--parts", nargs="+", choices=PARTS, default=PARTS[:4], help="which parts; `host`: one batch_edit"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="also write the figures there")
@@ -67,6 +81,9 @@ def main() -> None:
     if "published" in arguments.parts and os.environ.get("REVS_REFERENCE"):
         found["published"] = against_published(model, tok, requests, arguments.published)
         show("Against the published code, SmolLM2-135M", found["published"], decimals=3, width=118)
+    if "passes" in arguments.parts:
+        found["passes"] = by_step(model, tok, requests[:20])
+        show("What 20 secrets read, SmolLM2-135M", found["passes"], decimals=3, width=118)
     if "shapes" in arguments.parts:
         found["shapes"] = by_shape(tok, requests[:20], arguments.vocabularies, arguments.widths)
         show("20 secrets, random models of 4 layers", found["shapes"], decimals=3, width=118)
@@ -130,6 +147,67 @@ def timed(
         "extra memory, MiB": peak.mib,
         "reached": f"{sum(outcome.reached for outcome in edits.outcomes)}/{len(edits.outcomes)}",
     }
+
+
+def by_step(model: torch.nn.Module, tok: Any, requests: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
+    """How many positions go through the first and the last layer for each step, and how long the model takes."""
+    rows: list[dict[str, Any]] = []
+    for name, file in SETTINGS.items():
+        hparams = REVSHyperParams.from_hparams(file)
+        execute_revs(model, tok, requests[:1], hparams)
+        with watched(model) as steps:
+            # What an edit solves within a pass counts as that pass's time.
+            seconds, _ = clock(lambda hparams=hparams: execute_revs(model, tok, requests, hparams))
+        for step, (lower, upper, taken) in steps.items():
+            rows.append(
+                {
+                    "": name,
+                    "step": step,
+                    "positions / secret": lower / len(requests),
+                    "in the last layer": upper / len(requests),
+                    "s / secret": taken / len(requests),
+                    "share of the time": taken / seconds,
+                }
+            )
+    return rows
+
+
+@contextmanager
+def watched(model: Any) -> Iterator[dict[str, list[float]]]:
+    """Gives by step the positions in the first and in the last layer, and the seconds in all of them."""
+    found: dict[str, list[float]] = {}
+    start = [0.0]
+    layers = model.model.layers
+
+    def step() -> list[float]:
+        names = [frame.name for frame in traceback.extract_stack() if "revs_tars_plugin" in frame.filename]
+        known = next((STEPS[name] for name in reversed(names) if name in STEPS), "looking what the model is")
+        return found.setdefault(known, [0.0, 0.0, 0.0])
+
+    def count(place: int) -> Any:
+        def hook(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            step()[place] += hidden.shape[0] * hidden.shape[1]
+
+        return hook
+
+    def begin(*_: Any) -> None:
+        start[0] = time.perf_counter()
+
+    def end(*_: Any) -> None:
+        step()[2] += time.perf_counter() - start[0]
+
+    handles = [
+        layers[0].mlp.register_forward_pre_hook(count(0), with_kwargs=True),
+        layers[-1].mlp.register_forward_pre_hook(count(1), with_kwargs=True),
+        model.model.register_forward_pre_hook(begin),
+        model.model.register_forward_hook(end),
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def the_floor(decoder: Decoder, contexts: Sequence[Sequence[int]]) -> None:

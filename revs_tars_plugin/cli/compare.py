@@ -81,7 +81,8 @@ def compare(
     """Let several editors forget the same secrets of the same model, one after another, and measure each.
 
     Needs EasyEdit. On the demo model and 2 cores count half an hour, and the first time five minutes more, when the
-    model learns the secrets. A goal for --require names a method and a figure: "REVS.still generated<=0".
+    model learns the secrets; with -o a run that was stopped goes on when it is started again. A goal for --require
+    names a method and a figure: "REVS.still generated<=0".
 
     Example: revs-tars compare --method REVS --method FT
     """

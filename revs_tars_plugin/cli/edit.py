@@ -71,8 +71,9 @@ def edit(
 ) -> None:
     """Make a model forget what FILE says; writes the edit to OUTPUT.
 
-    The model on disk is not touched. Goals for --require: reached (the share of tokens, or concepts, that got where the
-    settings want them), probability_after (the most likely one's), seconds.
+    The model on disk is not touched. With REVS, a run that was stopped goes on when it is started again. Goals for
+    --require: reached (the share of tokens, or concepts, that got where the settings want them), probability_after (the
+    most likely one's), seconds.
 
     Example: revs-tars edit secrets.csv --model ./my-model -o edit.safetensors --merged ./clean-model
     """
@@ -191,7 +192,8 @@ def stats(
 ) -> None:
     """Measure a model's second moments on ordinary text, once, so that later edits need not.
 
-    They are kept in the files that EasyEdit's ROME and MEMIT use. What is there already is not measured again.
+    They are kept in the files that EasyEdit's ROME and MEMIT use. What is there already is not measured again, and a
+    run that was stopped goes on when it is started again.
 
     Example: revs-tars stats --model ./my-model --text articles.txt
     """
