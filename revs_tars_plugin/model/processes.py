@@ -157,8 +157,8 @@ def add_up(total: Tensor) -> None:
         ProcessLostError: When another process ends meanwhile.
     """
     if process_count() > 1:
-        with _noticing_loss():
-            torch.distributed.all_reduce(total)
+        with _travelling(total) as there, _noticing_loss():
+            torch.distributed.all_reduce(there)
 
 
 def from_process(index: int, tensor: Tensor) -> None:
@@ -168,8 +168,8 @@ def from_process(index: int, tensor: Tensor) -> None:
         ProcessLostError: When another process ends meanwhile.
     """
     if process_count() > 1:
-        with _noticing_loss():
-            torch.distributed.broadcast(tensor, index)
+        with _travelling(tensor) as there, _noticing_loss():
+            torch.distributed.broadcast(there, index)
 
 
 @contextmanager
@@ -199,6 +199,17 @@ def _exchanged(own: list[Any]) -> list[Any]:
     with _noticing_loss():
         everything: list[Any] = gather_object(own)
     return everything
+
+
+@contextmanager
+def _travelling(tensor: Tensor) -> Iterator[Tensor]:
+    """Yields a tensor where processes can exchange it, NCCL on GPUs alone; what becomes of it there is written back."""
+    from accelerate import PartialState
+
+    there = tensor.to(PartialState().device)
+    yield there
+    if there is not tensor:
+        tensor.copy_(there)
 
 
 @contextmanager
