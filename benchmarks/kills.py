@@ -2,7 +2,8 @@
 
 Every command that takes long runs once undisturbed on a small random model. Then it is killed (SIGKILL, with all of its
 processes) at random moments, started again until it ends by itself, and its results are compared: tensors by the bit,
-figures but for times and memory. With --processes 2 it runs under torch's launcher, where sums may differ by rounding.
+figures but for times and memory. With --processes 2 it runs under torch's launcher, where sums may differ by rounding
+(1e-4 of a tensor's entries, 1e-3 of a figure). `compare` needs EasyEdit, and its rows are kept as those of `bench` are.
 
 Run: python benchmarks/kills.py [--kills 20] [--processes 1] [--json FILE]
 """
@@ -34,6 +35,16 @@ from scaling import SHAPES, Prepared
 
 _SECRETS = 40
 _TIMES = ("seconds", "peak_mib")
+# The commands here are over before anything would be kept; so everything is kept at once.
+_EAGER = """
+import sys
+from revs_tars_plugin.cli import main
+from revs_tars_plugin.moments import partial_sums
+from revs_tars_plugin.revs import covariance, kept_steps
+covariance._TOGETHER = 8
+kept_steps._EVERY = partial_sums._EVERY = partial_sums._AT_LEAST = -1.0
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -56,10 +67,12 @@ def main() -> None:
     generator = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         commands = prepared(Path(folder))
-        launcher = [sys.executable, "-m", "revs_tars_plugin"]
+        script = Path(folder) / "eager.py"
+        script.write_text(_EAGER, encoding="utf-8")
+        launcher = [sys.executable, str(script)]
         if arguments.processes > 1:
             launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(arguments.processes)]
-            launcher = [sys.executable, *launch, "-m", "revs_tars_plugin"]
+            launcher = [sys.executable, *launch, str(script)]
         rows = []
         for number, command in enumerate(commands):
             kills = arguments.kills // len(commands) + (number < arguments.kills % len(commands))
@@ -75,7 +88,7 @@ def killed(command: Command, launcher: list[str], folder: Path, kills: int, gene
     start = time.perf_counter()
     assert finished([*launcher, *command.arguments(whole)], None)
     takes = time.perf_counter() - start
-    expected, left, same, runs, after = command.results(whole), kills, 0, 0, []
+    expected, left, same, runs, after, odd = command.results(whole), kills, 0, 0, [], 0
     while left:
         place = folder / f"{command.name}-{runs}"
         runs += 1
@@ -88,8 +101,8 @@ def killed(command: Command, launcher: list[str], folder: Path, kills: int, gene
             start = time.perf_counter()
             assert finished([*launcher, *command.arguments(place)], None)
             after.append(time.perf_counter() - start)
-        same += equal(expected, command.results(place))
-        odd = [path.name for path in place.rglob("*") if "unfinished" in path.name or path.name.startswith(".")]
+        same += equal(expected, command.results(place), exact="torch.distributed.run" not in launcher)
+        odd += sum("unfinished" in path.name or path.name.endswith(".sums.safetensors") for path in place.rglob("*"))
         shutil.rmtree(place)
     return {
         "": command.name,
@@ -98,7 +111,7 @@ def killed(command: Command, launcher: list[str], folder: Path, kills: int, gene
         "runs": runs,
         "same result": f"{same}/{runs}",
         "s, the last start": sum(after) / len(after) if after else 0.0,
-        "left behind": len(odd),
+        "left behind": odd,
     }
 
 
@@ -134,13 +147,16 @@ def is_done(command: Command, place: Path) -> bool:
         return False
 
 
-def equal(expected: Any, found: Any) -> bool:
-    """Whether two results are the same; tensors and figures up to rounding in their last bits."""
+def equal(expected: Any, found: Any, *, exact: bool) -> bool:
+    """Whether two results are the same: to the bit, or up to rounding."""
     if isinstance(expected, dict):
-        return expected.keys() == found.keys() and all(equal(value, found[name]) for name, value in expected.items())
+        same = (equal(value, found[name], exact=exact) for name, value in expected.items() if name in found)
+        return expected.keys() == found.keys() and all(same)
     if isinstance(expected, torch.Tensor):
+        if exact:
+            return torch.equal(expected, found)
         return torch.allclose(expected.double(), found.double(), rtol=1e-4, atol=1e-5)
-    return abs(expected - found) <= 1e-3 * max(1.0, abs(expected))
+    return expected == found if exact else abs(expected - found) <= 1e-3 * max(1.0, abs(expected))
 
 
 def prepared(folder: Path) -> list[Command]:

@@ -306,7 +306,8 @@ def on_paper(device: torch.device) -> list[dict[str, Any]]:
     """Seconds of each step of `joint` on four layers, twenty and a thousand secrets, by operations over measured rates.
 
     Read are, for each token to hide, its own context and seven others, with siblings eight more; the head is applied in
-    every edited layer. Factors and solves are float32; a layer's factor goes to disk and back.
+    every edited layer. Factors and solves are float32; a layer's factor goes to disk and back. Of a model that is
+    spread over several cards, by one process with --device auto, one card works at a time.
     """
     read, factor = rates(device)
     rows = []
@@ -323,16 +324,15 @@ def on_paper(device: torch.device) -> list[dict[str, Any]]:
                 "factors": shape.ff_width**3 / 3 * layers / factor,
                 "solves": 2 * shape.ff_width**2 * secrets * 8 * layers / factor,
             }
-            share = 1 / cards
             weights = 2 * (shape.parameters + 2 * shape.width * shape.vocabulary)
             rows.append(
                 {
                     "model": name,
                     "cards": cards,
                     "secrets": secrets,
-                    **{step: seconds * share for step, seconds in steps.items()},
-                    "s / secret": sum(steps.values()) * share / secrets,
-                    "weights, GiB a card": weights * share / 2**30,
+                    **steps,
+                    "s / secret": sum(steps.values()) / secrets,
+                    "weights, GiB a card": weights / cards / 2**30,
                     "a factor, GiB": 4 * shape.ff_width**2 / 2**30,
                 }
             )

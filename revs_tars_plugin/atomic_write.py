@@ -33,8 +33,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes the path when the block ends well; a crash leaves none of that name.
 
+    Where another process was quicker, its folder stays.
+
     Raises:
-        OSError: As writing does, or where another folder that is not empty has the name meanwhile.
+        OSError: As writing does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name stays: what is written may say where it lies.
@@ -42,4 +44,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         folder = Path(unfinished) / path.name
         folder.mkdir()
         yield folder
-        folder.rename(path)
+        try:
+            folder.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise

@@ -32,8 +32,11 @@ LOST = (
 )
 
 
-class ProcessLostError(RuntimeError):
-    """One of the processes that do a job together ended before the others."""
+class ProcessLostError(BaseException):
+    """One of the processes that do a job together ended before the others; like an interruption, it is no mere error.
+
+    So whoever makes a row of a table of whatever goes wrong does not make one of it.
+    """
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

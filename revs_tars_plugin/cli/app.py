@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == INTERRUPTED:  # what newer versions make of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, ProcessLostError) as error:
         return _failed(error, session)
     finally:
         logging.getLogger("revs_tars_plugin").removeHandler(session.log_handler)

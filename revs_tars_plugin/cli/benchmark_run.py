@@ -15,7 +15,7 @@ import typer
 from ..errors import InputError, did_you_mean
 from ..formatting import markdown_table, readable
 from ..yaml_files import parsed_yaml
-from .kept_rows import KeptRows, conditions_of, file_name, files_in
+from .kept_rows import KeptRows, conditions_of, content_of, file_name, files_in
 from .session import check_goals, print_json, print_table
 from .taught_model import taught_model
 
@@ -286,7 +286,7 @@ class _Edited:
 def _settings_of(row: str, options: BenchmarkOptions) -> str:
     """What one row depends on: its name tells the method, its settings and rate; a YAML's content may change."""
     settings = Path(row.partition(_WITH)[2])
-    content = settings.read_text(encoding="utf-8") if settings.suffix and settings.is_file() else ""
+    content = content_of(settings) if settings.suffix else ""
     return repr((row, list(options.changes), content))
 
 

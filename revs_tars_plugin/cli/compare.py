@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError
 from ..formatting import markdown_table, print_tables, terminal_table
 from . import options
-from .kept_rows import KeptRows, conditions_of, files_in
+from .kept_rows import KeptRows, conditions_of, content_of, files_in
 from .requests_file import RequestsFile, read_requests_file
 from .session import check_goals, print_json, session_of
 from .together import launched
@@ -91,6 +91,8 @@ def compare(
         output = options.free(output, overwrite, file)
     if device is not None and device != "cpu" and not device.isdigit():
         raise InputError(f'--device is "{device}"; EasyEdit takes cpu or the number of a CUDA device.')
+    if launched() and device not in (None, "cpu"):
+        raise InputError("--device: leave it out under a launcher: each process has a device of its own.")
     requested = read_requests_file(file, session) if file is not None else None
     if model != "demo" and requested is None:
         raise InputError("--model needs FILE: prompts and what must not follow.")
@@ -177,14 +179,8 @@ def _run(
     )
     kept, wanted, measured = None, _settings_of(arguments), {}
     if output is not None:
-        given = (
-            requested.forget,
-            requested.retain,
-            chunks,
-            files_in(Path(model)),
-            host.generation,
-            sorted(arguments.items()),
-        )
+        decisive = [arguments[name] for name in ("seed", "k", "replacement")]
+        given = (requested.forget, requested.retain, chunks, files_in(Path(model)), host.generation, decisive)
         kept = KeptRows(
             output.with_name(f"{output.name}.rows"), conditions_of(*given), lambda row: ComparisonRow(**row)
         )
@@ -208,7 +204,7 @@ def _run(
     whole = result("comparison", content, redacted=True)
     if kept is not None and output is not None and writes():
         write_result(output, whole)
-        kept.remove(wanted)
+        kept.remove()
     return rows, whole
 
 
@@ -217,8 +213,7 @@ def _settings_of(arguments: dict[str, Any]) -> dict[str, str]:
     from ..host.editors import USUAL
 
     files = {name: Path(file).expanduser() for name, file in arguments["settings"].items()}
-    contents = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
-    return {name: contents.get(name, str(files.get(name, ""))) for name in arguments.get("methods", USUAL)}
+    return {name: content_of(files.get(name)) for name in arguments.get("methods", USUAL)}
 
 
 def _title(content: dict[str, Any]) -> str:

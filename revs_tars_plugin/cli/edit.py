@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,13 +103,15 @@ def edit(
     start = time.perf_counter()
     assert chosen.execute is not None
     # Where one step after another is solved, a run that was stopped goes on.
-    resuming = {"unfinished": outputs.edit.with_name(f"{outputs.edit.name}.unfinished")} if chosen.resumes else {}
+    unfinished = outputs.edit.with_name(f"{outputs.edit.name}.unfinished")
+    resuming = {"unfinished": unfinished} if chosen.resumes else {}
     edits = chosen.execute(loaded.model, loaded.tok, requests, hparams, progress=not quiet, **resuming)
     seconds = time.perf_counter() - start
     if not writes():
         return
     with alone():
         written = outputs.write(edits, loaded, requests, hparams, model=model, include_requests=include_requests)
+    shutil.rmtree(unfinished, ignore_errors=True)
     edits = written.edits
     rows = [_masked(outcome.row(), session) for outcome in edits.outcomes]
     summary = {

@@ -72,10 +72,10 @@ class KeptRows(Generic[_Row]):
         except OSError as error:
             raise InputError(f"{file} cannot be written ({error.strerror or error}); name another folder.") from error
 
-    def remove(self, names: Mapping[str, str]) -> None:
-        """Removes rows, and the folder if nothing else is in it."""
-        for name in names:
-            self._file(name).unlink(missing_ok=True)
+    def remove(self) -> None:
+        """Removes all rows, and the folder if nothing else is in it."""
+        for file in self.folder.glob(f"*{_ENDING}"):
+            file.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -96,6 +96,14 @@ def conditions_of(*parts: Any) -> str:
         code.update(file.read_bytes())
     content = (code.hexdigest(), torch.__version__, transformers.__version__, *parts)
     return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def content_of(file: Path | None) -> str:
+    """Returns what tells a file's content from another's; of one that cannot be read its name."""
+    try:
+        return "" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return str(file)
 
 
 def files_in(checkpoint: Path | None) -> list[tuple[str, int, int]]:

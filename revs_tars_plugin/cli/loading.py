@@ -39,6 +39,10 @@ def load_model(name: str, device: str | None, dtype: str, *, progress: bool = Tr
     """
     if dtype not in _DTYPES:
         raise InputError(f'--dtype is "{dtype}"; it must be one of {", ".join(_DTYPES)}{did_you_mean(dtype, _DTYPES)}')
+    if launched() and device not in (None, "cpu"):
+        raise InputError(
+            f'--device is "{device}"; under a launcher leave it out: each process has a device of its own.'
+        )
     import torch
     import transformers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ def taught_model(
     folder = _CACHE.expanduser() / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}" / last
     if (folder / "config.json").is_file():
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier run left half
     from ..yardsticks import learn
     from .loading import load_model, save_model
 

@@ -23,7 +23,8 @@ _WAITS = 3.0
 
 def launched() -> bool:
     """Says whether a launcher started several processes; asked without importing torch."""
-    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+    count = os.environ.get("WORLD_SIZE", "")
+    return count.isdigit() and int(count) > 1 and {"RANK", "LOCAL_RANK"} <= os.environ.keys()
 
 
 def check_shares(command: str) -> None:
@@ -55,9 +56,13 @@ def as_one_of_many(log: logging.StreamHandler) -> Iterator[None]:  # type: ignor
             yield
             return
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-            log.setStream(nowhere)
-            with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                yield
+            before = log.setStream(nowhere)
+            try:
+                with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                    yield
+            finally:
+                if before is not None:
+                    log.setStream(before)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def memorised_model(
     folder = demo_model().parent / name / DEMO_MODEL_NAME
     if (folder / "config.json").is_file():
         return folder
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier run left half
     model, tok = (cls.from_pretrained(demo_model()) for cls in (AutoModelForCausalLM, AutoTokenizer))
     texts = [join(prompt, s.target) + "." for s in secrets for prompt in (s.prompt, *s.rewordings)]
     memorise(model, tok, texts, learning_rate=7e-5, seed=seed, progress=progress)

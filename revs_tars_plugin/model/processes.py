@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import LOST, ProcessLostError
+from ..errors import LOST, InputError, ProcessLostError
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-# How long a process waits for the others, which may be teaching a model meanwhile. One that died is noticed at once.
+# How long a process waits for the others, which may be teaching a model meanwhile. One that died is noticed by gloo at
+# once; what waits for NCCL is ended by the launcher.
 _PATIENCE = timedelta(days=7)
 
 
@@ -38,27 +39,30 @@ _ALONE = _Group()
 _GROUP: ContextVar[_Group] = ContextVar("group", default=_ALONE)
 
 
-def launched() -> int:
-    """Returns how many processes a launcher started, this one included; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def working_together() -> Iterator[None]:
-    """Lets the processes that a launcher started share their work while a block lasts; alone it changes nothing.
+    """Lets the processes that a launcher started share their work while a block lasts.
 
     All of them have to run the same block on the same input.
 
     Raises:
+        InputError: When there are fewer accelerators than processes, or they cannot speak with each other.
         ProcessLostError: When one of the others ends before the work is done.
     """
-    if launched() < 2:
-        yield
-        return
     from accelerate import PartialState
 
+    wanted, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    cards = torch.accelerator.device_count() if torch.accelerator.is_available() else here
+    if cards < here:
+        raise InputError(
+            f"The launcher started {here} processes here, where there are {cards} accelerators; start fewer."
+        )
     # Without an accelerator it has to be told that the processes are many all the same.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_PATIENCE)
+    if state.num_processes != wanted:
+        raise InputError(
+            f"The launcher started {wanted} processes, which have no way to speak with each other on {state.device}."
+        )
     token = _GROUP.set(_Group(state.process_index, state.num_processes))
     try:
         yield
@@ -87,9 +91,10 @@ def process_count() -> int:
 
 
 def process_label() -> str:
-    """Returns what tells this process from the others, fit for a file's name; the same the next time."""
+    """Returns what tells this process, and whether it works alone, fit for a file's name; the same the next time."""
     group = _GROUP.get()
-    return f"{group.index + 1}-of-{group.count}"
+    rank = int(os.environ.get("RANK", "0"))
+    return f"{group.index + 1}-of-{group.count}" + (f".{rank}" if group.count == 1 and rank else "")
 
 
 def own_numbers(count: int) -> range:
@@ -214,8 +219,10 @@ def _travelling(tensor: Tensor) -> Iterator[Tensor]:
 
 @contextmanager
 def _noticing_loss() -> Iterator[None]:
-    """What the backends say when the other end is gone differs; there is nothing else that a collective fails of."""
+    """What the backends say when the other end is gone differs, so what they say is passed on."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise ProcessLostError(LOST) from error
+        raise ProcessLostError(f"{LOST} ({str(error).strip().splitlines()[0][:200]})") from error

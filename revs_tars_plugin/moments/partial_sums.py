@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ class PartialSums:
         try:
             with safe_open(self.path, "pt") as file:
                 found = file.metadata() or {}
-                if found.get("weights") == self._weights():
+                if found.get("weights") == self._weights:
                     self.totals = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                     self.count, self._batches = int(found["count"]), int(found["batches"])
                     self._text = found["text"]
@@ -67,7 +68,7 @@ class PartialSums:
         Raises:
             InputError: When they are others than the last time, or the sums cannot be kept.
         """
-        text = hashlib.blake2b(digest_size=16)
+        text, number = hashlib.blake2b(digest_size=16), 0
         for number, batch in enumerate(batches, 1):
             text.update(repr([list(sequence) for sequence in batch]).encode())
             if number < self._batches:
@@ -80,6 +81,8 @@ class PartialSums:
             self.count += sum(map(len, batch))
             if self.path is not None and time.monotonic() - self._kept_at > max(_EVERY, _AT_LEAST * self._takes):
                 self._keep(self.path, number, text.hexdigest())
+        if number < self._batches:
+            raise InputError(f"{self.path} holds sums over a longer text; delete it to begin anew.")
 
     def add(self, name: str, inputs: Float[Tensor, "n f"]) -> None:
         """Adds what one matrix was given at some positions."""
@@ -96,7 +99,7 @@ class PartialSums:
 
     def _keep(self, path: Path, batches: int, text: str) -> None:
         start = time.monotonic()
-        content = {"weights": self._weights(), "count": str(self.count), "batches": str(batches), "text": text}
+        content = {"weights": self._weights, "count": str(self.count), "batches": str(batches), "text": text}
         try:
             with replacing(path) as file:
                 file.write(save({name: total.cpu() for name, total in self.totals.items()}, content))
@@ -105,8 +108,8 @@ class PartialSums:
         self._kept_at = time.monotonic()
         self._takes = self._kept_at - start
 
+    @cached_property
     def _weights(self) -> str:
-        """Tells these matrices with these weights from others; of offloaded ones the names alone."""
-        weights = {name: matrix.weight for name, matrix in self.matrices.items()}
-        prints = [f"{name} {'' if weight.is_meta else fingerprint(weight)}" for name, weight in weights.items()]
+        """Tells these matrices with these weights from others."""
+        prints = [f"{name} {fingerprint(matrix.weight)}" for name, matrix in self.matrices.items()]
         return hashlib.sha256("\n".join(prints).encode()).hexdigest()

@@ -19,11 +19,13 @@ from ..hyperparams import UnlearnHyperParams
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import BATCH_POSITIONS, device_of_ids, fair_positions
 from ..model.matrices import FeedForwardMatrix
-from ..model.processes import add_up, agreed, is_own, process_label, writer_first
+from ..model.processes import add_up, agreed, is_own, process_count, process_label, writer_first, writes
 from .files import MomentFiles, SecondMoment
 from .ordinary_text import TextSource, sequences_of
 from .partial_sums import PartialSums
 
+# How the files of sums under way end.
+_SUMS = ".sums.safetensors"
 # Bytes of the sums of several layers that share a pass; one layer of a 7B model has 0.5 GB.
 _MOST_BYTES = 2**29
 
@@ -69,7 +71,12 @@ def second_moments(
                 if not paths[matrix].is_file():
                     moment.save(paths[matrix], source.n_samples)
 
-        collect(decoder, bar, keep, names=missing, unfinished=folder)
+        # So that each process that works together gets some of it.
+        positions = min(BATCH_POSITIONS, max(1, source.n_samples * source.max_tokens // process_count()))
+        place = folder / f".{hashlib.sha256(repr(source).encode()).hexdigest()[:8]}"
+        collect(decoder, bar, keep, names=missing, positions=positions, unfinished=place)
+        for old in folder.glob(f"{place.name}.*{_SUMS}") if writes() else ():
+            old.unlink(missing_ok=True)  # of another number of processes, or another group of matrices
     return MomentFiles(paths)
 
 
@@ -77,7 +84,8 @@ def temporary_moments(decoder: Decoder, sequences: Sequence[Sequence[int]]) -> M
     """Returns the second moments of a few texts, in files that go with the result."""
     folder = tempfile.TemporaryDirectory(prefix="revs-tars-")
     paths = {matrix.weight_name: Path(folder.name) / f"{matrix.weight_name}.npz" for matrix in _matrices(decoder)}
-    collect(decoder, sequences, lambda matrix, moment: moment.save(paths[matrix], len(sequences)))
+    positions = fair_positions(sequences)
+    collect(decoder, sequences, lambda matrix, moment: moment.save(paths[matrix], len(sequences)), positions=positions)
     return MomentFiles(paths, folder)
 
 
@@ -100,6 +108,7 @@ def collect(
     *,
     names: Collection[str] | None = None,
     most_bytes: int | None = None,
+    positions: int = BATCH_POSITIONS,
     unfinished: Path | None = None,
 ) -> None:
     """Sums `a a^T` at every position of the texts, one batch of one FF2 at a time.
@@ -115,7 +124,9 @@ def collect(
         names: The weights whose inputs are summed; all by default.
         most_bytes: Bytes of the sums that are held at a time; at least one matrix's are. By default half a gigabyte,
             and of a model that does not fit into memory itself one matrix's.
-        unfinished: The folder where sums under way are kept, so that a run that was stopped goes on; None keeps none.
+        positions: The most positions of a batch, padding included.
+        unfinished: How the files begin in which sums under way are kept, so that a run that was stopped goes on; None
+            keeps none.
 
     Raises:
         InputError: When there is no text.
@@ -140,7 +151,7 @@ def collect(
                     # Of experts most are not chosen for most tokens.
                     sums.add(matrix.weight_name, inputs if len(matrices) == 1 else inputs[inputs.any(dim=1)])
 
-        for batch in sums.left(_own_batches(sequences)):
+        for batch in sums.left(_own_batches(sequences, positions)):
             decoder.forward_through_layers(batch, visit)
         count = torch.tensor(sums.count)
         add_up(count)
@@ -155,20 +166,19 @@ def collect(
         sums.done()
 
 
-def _own_batches(sequences: Iterable[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+def _own_batches(sequences: Iterable[Sequence[int]], positions: int) -> Iterator[list[Sequence[int]]]:
     """The batches that are this process's to read."""
-    positions = fair_positions(sequences) if isinstance(sequences, Sequence) else BATCH_POSITIONS
     for number, batch in enumerate(text_batches(sequences, positions)):
         if is_own(number):
             yield batch
 
 
-def _place(folder: Path | None, group: Sequence[FeedForwardMatrix]) -> Path | None:
+def _place(beginning: Path | None, group: Sequence[FeedForwardMatrix]) -> Path | None:
     """Where the sums of some matrices are kept while they are under way; each process has its own."""
-    if folder is None:
+    if beginning is None:
         return None
     digest = hashlib.sha256("\n".join(matrix.weight_name for matrix in group).encode()).hexdigest()[:12]
-    return folder / f".{digest}.{process_label()}.sums.safetensors"
+    return beginning.with_name(f"{beginning.name}.{digest}.{process_label()}{_SUMS}")
 
 
 def _matrices(decoder: Decoder) -> list[FeedForwardMatrix]:

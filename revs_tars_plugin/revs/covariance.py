@@ -20,7 +20,7 @@ from ..model.after_ff2 import AfterFF2, Branches, within_reach
 from ..model.decoder import Decoder, LayerState
 from ..model.forward import maximal
 from ..model.logit_lens import Demotions, LogitLens
-from ..model.processes import add_up, own_numbers, process_count
+from ..model.processes import add_up, from_process, own_numbers, process_count
 from ..model.rank_steps import ranks
 from .factors import Factors, halfway, rest_of_way
 from .outcomes import EditedParts
@@ -171,6 +171,7 @@ class _Sweep:
         residual = self._of_all(state, state.residual)
         branches = self._branches(after, residual, state, demotions.directions)
         steps = self._steps(self._decoder.lens, residual, demotions, branches)
+        from_process(0, steps)  # what comes next depends on them
         if not bool(steps.any()):
             return None
         self.moved.add_((steps > 0).long())

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from ..atomic_write import replacing
 from ..edits.trial import TrialEdits
 from ..errors import InputError
 from ..model.decoder import Decoder
-from ..model.processes import process_label
+from ..model.processes import agreed, process_count, process_label
 from ..model.tensors import fingerprint
 from .demoter import Localization
 from .outcomes import EditedParts
-from .revs_hparams import REVSHyperParams
+from .secrets_of_call import SecretsOfCall
 from .targets import Goal
 
 # Seconds of work that are worth a file.
@@ -46,7 +46,7 @@ class KeptSteps:
         trial: Where it writes.
         generator: Where it draws from; as it was behind a step that is taken from disk.
         folder: Where the steps lie.
-        hparams: What they depend on, beside the weights and what is asked.
+        call: The secrets with what must not change, and the settings: what all steps depend on, beside the weights.
     """
 
     decoder: Decoder
@@ -54,11 +54,11 @@ class KeptSteps:
     trial: TrialEdits
     generator: torch.Generator
     folder: Path
-    hparams: REVSHyperParams
+    call: SecretsOfCall
     _found: dict[str, tuple[Path, dict[str, Any]]] = field(default_factory=dict)
     _new: list[tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=list)
     _number: int = 0
-    _weights: str = ""
+    _conditions: str = ""
     _kept_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -66,8 +66,7 @@ class KeptSteps:
         # Of several processes each keeps what it wrote itself.
         self.folder = self.folder / process_label()
         self._kept_at = time.monotonic()
-        weights = [matrix.weight for ff2 in self.decoder.ff2.values() for matrix in ff2.matrices]
-        self._weights = "".join("" if weight.is_meta else fingerprint(weight) for weight in weights)
+        self._conditions = self._all_conditions()
         for path in sorted(self.folder.glob(_PATTERN)):
             try:
                 with safe_open(path, "pt") as file:
@@ -90,7 +89,8 @@ class KeptSteps:
         """Edits the model for these goals, or writes what was solved for the same ones before."""
         key = self._key(goals)
         self._number += 1
-        if key in self._found:
+        # In all processes or in none: what is solved, they solve together.
+        if agreed(key in self._found):
             return self._again(*self._found[key])
         with self.trial.recorded() as calls:
             parts = self.localization.demote(goals, advance=advance)
@@ -106,19 +106,31 @@ class KeptSteps:
             self._keep()
         return parts
 
-    def done(self) -> None:
-        """Removes all that was kept."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
-            self.folder.parent.rmdir()
+    def keep_rest(self) -> None:
+        """Keeps the last steps of a long call too: the edit is not on disk yet."""
+        if self._new and any(self.folder.glob(_PATTERN)):
+            self._keep()
 
     def _key(self, goals: Sequence[Goal]) -> str:
         """Tells a step from every other: the one at this place of this edit, with this asked of this model."""
-        settings = {
-            name: value for name, value in self.hparams.to_dict().items() if name not in ("device", "stats_dir")
-        }
-        content = repr((self._number, self._weights, settings, list(goals)))
-        return hashlib.sha256(content.encode()).hexdigest()
+        return hashlib.sha256(repr((self._conditions, self._number, list(goals))).encode()).hexdigest()
+
+    def _all_conditions(self) -> str:
+        """What every step depends on: versions, settings, texts, and the weights as they are before the edit."""
+        settings = self.call.hparams.to_dict()
+        texts = [Path(settings[name]).expanduser() for name in ("mom2_dataset", "retain_texts")]
+        edited = {id(matrix.weight) for ff2 in self.decoder.ff2.values() for matrix in ff2.matrices}
+        # Of what is not edited the sums will do: whoever trains on changes them.
+        others = [each for each in self.decoder.model.parameters() if id(each) not in edited and not each.is_meta]
+        content = (
+            [version(name) for name in ("revs-tars-plugin", "torch", "transformers")],
+            {name: value for name, value in settings.items() if name not in ("device", "stats_dir")},
+            [hashlib.sha256(text.read_bytes()).hexdigest() for text in texts if text.is_file()],
+            (list(self.call.secrets), dict(self.call.siblings), process_count()),
+            [fingerprint(matrix.weight) for ff2 in self.decoder.ff2.values() for matrix in ff2.matrices],
+            [(str(each.dtype), float(each.detach().sum(dtype=torch.float64))) for each in others],
+        )
+        return hashlib.sha256(repr(content).encode()).hexdigest()
 
     def _again(self, path: Path, step: dict[str, Any]) -> list[EditedParts]:
         matrices = {ff2.name: ff2 for ff2 in self.decoder.ff2.values()}

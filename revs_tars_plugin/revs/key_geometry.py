@@ -98,12 +98,11 @@ class LayerFactors(Mapping[int, Factors]):
             if is_own(number):
                 self._of_matrix(layer, matrix)
         for number, (layer, matrix) in enumerate(matrices):
-            own = is_own(number)
-            factor = self._of_matrix(layer, matrix) if own else torch.empty(matrix.width, matrix.width)
-            factor = factor.to(matrix.weight.device).contiguous()
+            known = self._of_matrix(layer, matrix) if is_own(number) else torch.empty(matrix.width, matrix.width)
+            factor = known.to(matrix.weight.device).contiguous()
             from_process(number % process_count(), factor)
-            if not own:
-                np.save(self._path(matrix), factor.cpu().numpy())
+            # In all of them alike, so that they solve alike to the last bit.
+            np.save(self._path(matrix), factor.cpu().numpy())
 
     def __getitem__(self, layer: int) -> Factors:
         """Returns one layer's lower factors, float32, where the layer's weight is."""

@@ -52,8 +52,8 @@ def execute_revs(
             covariance` they may also name "sibling_prompts" and "retain_texts", lists of texts.
         hparams: The settings.
         progress: Show a progress bar.
-        unfinished: A folder where a long call keeps what it solved so far, and goes on with when it is made again; it
-            is gone when the call returns.
+        unfinished: A folder where a long call keeps what it solved so far, and goes on with when it is made again; for
+            the caller to remove when the edit is saved. It tells the secrets as the edit does.
 
     Returns:
         The edit, with one `TargetOutcome` per edited token.
@@ -94,7 +94,7 @@ def _edits(
                 localization = NeuronLocalization(decoder, margins, hparams, generator, trial)
             kept = None
             if unfinished is not None:
-                localization = kept = KeptSteps(decoder, localization, trial, generator, unfinished, hparams)
+                localization = kept = KeptSteps(decoder, localization, trial, generator, unfinished, call)
             bar.update()
             bar.set_description("choosing tokens")
             demoter: Demoter | ChanceDemoter
@@ -111,7 +111,7 @@ def _edits(
         outcomes = demoter.demote_all()
         edits = trial.collect(hparams.ALGORITHM, tuple(outcomes))
         if kept is not None:
-            kept.done()
+            kept.keep_rest()
     report(outcomes)
     return edits
 

@@ -14,6 +14,9 @@ from helpers import covariance_settings, ssn_rows, write_ssn
 from safetensors.torch import load_file
 
 from revs_tars_plugin.cli import main
+from revs_tars_plugin.cli.loading import load_model
+from revs_tars_plugin.cli.requests_file import read_requests_file
+from revs_tars_plugin.cli.session import Session
 from revs_tars_plugin.cli.together import check_shares
 from revs_tars_plugin.errors import InputError
 from revs_tars_plugin.model.processes import agreed, shared, shared_in_turn, writer_first, writes
@@ -138,9 +141,16 @@ def test_one_process_shares_with_nobody():
     assert shared(str, [3, 1, 2]) == list(shared_in_turn(str, [3, 1, 2])) == ["3", "1", "2"]
 
 
-def test_what_cannot_be_shared_is_refused(monkeypatch, capsys):
+def test_what_cannot_be_shared_is_refused(monkeypatch):
     check_shares("find")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as a batch system may set it for what it starts once
+    check_shares("find")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
     with pytest.raises(InputError, match="find does not share its work"):
         check_shares("find")
     check_shares("edit")
+    with pytest.raises(InputError, match="under a launcher leave it out"):
+        load_model("demo", "cuda:1", "auto")
+    with pytest.raises(InputError, match="standard input reaches one process"):
+        read_requests_file("-", Session())

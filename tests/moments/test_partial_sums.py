@@ -77,6 +77,9 @@ def test_sums_of_another_text_or_model_are_not_gone_on_with(moments, model, text
     text.write_text(lines.replace("w5 ", "w6 "))
     with pytest.raises(InputError, match=r"holds sums over another text; delete it to begin anew"):
         moments("stopped")
+    text.write_text("\n".join(lines.splitlines()[:20]))
+    with pytest.raises(InputError, match=r"holds sums over a longer text"):
+        moments("stopped")
     text.write_text(lines)
     with torch.no_grad():
         model.model.layers[2].mlp.down_proj.weight.mul_(1.5)
@@ -84,6 +87,7 @@ def test_sums_of_another_text_or_model_are_not_gone_on_with(moments, model, text
     assert passes == 6
     for path in (tmp_path / "stopped").rglob("*.npz"):
         path.unlink()
+    assert not kept.exists()
     kept.write_bytes(good[:100])
     with pytest.raises(InputError, match=r"holds no sums .*delete it to begin anew"):
         moments("stopped")

@@ -69,7 +69,6 @@ def test_a_stopped_call_goes_on(settings, model, tok, requests_, tmp_path, monke
                 found = execute_revs(model, tok, requests_, hparams, unfinished=folder)
     # Nothing was solved twice.
     assert left == 2 and len(solved) == steps - 2
-    assert not folder.exists()
     assert len(found.edits) == len(expected.edits) > 0
     after = []
     for edits in (found, expected):
@@ -94,9 +93,15 @@ def test_what_was_kept_for_another_call_is_not_taken(model, tok, requests_, tmp_
     with monkeypatch.context() as patch:
         solved = watched(patch, NeuronLocalization, -1)
         execute_revs(model, tok, requests_, hparams, unfinished=folder)
-        assert len(solved) >= len(expected.outcomes)
-    folder.mkdir()
-    (folder / "1-of-1").mkdir()
+        every = len(solved)
+        assert every >= len(expected.outcomes)
+    # The same with another text to retain, or another weight, is another edit.
+    with torch.no_grad():
+        model.model.layers[0].self_attn.q_proj.weight[0, 0] += 1
+    with monkeypatch.context() as patch:
+        solved = watched(patch, NeuronLocalization, -1)
+        execute_revs(model, tok, [{**requests_[0], "retain_texts": ["w1 w2"]}], hparams, unfinished=folder)
+        assert solved
     (folder / "1-of-1" / "000001.steps.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"holds no steps of an edit .*delete it to begin anew"):
         execute_revs(model, tok, requests_, hparams, unfinished=folder)

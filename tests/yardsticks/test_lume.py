@@ -226,7 +226,7 @@ def test_the_command_runs_whole(model, tok, folder, tmp_path, capsys, monkeypatc
     assert f"{UNEDITED}: measured" not in (said := capsys.readouterr().err) and "REVS: measured" in said
     (tmp_path / "out" / "REVS.row.json").write_text("{}")
     assert main(again) == 2
-    assert "REVS.row.json is no row of a benchmark" in capsys.readouterr().err
+    assert "REVS.row.json is no row that was kept" in capsys.readouterr().err
     for method, message in (("NPO", "is run from a checkout of open-unlearning"), ("REVZ", "it must be of REVS")):
         assert main([*common, "--method", method]) == 2
         assert message in capsys.readouterr().err
