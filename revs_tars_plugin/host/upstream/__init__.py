@@ -29,8 +29,10 @@ _TOP = ("errors", "yaml_files", "atomic_write", "formatting", "hyperparams")
 _FOLDERS = (SHARED, *(method.package for method in _METHODS))
 # How modules of earlier versions began.
 _EARLIER = "# Generated from revs-tars-plugin"
-# In place of edits that are saved, exported and kept on disk: what the host's contract asks for.
-_EDITS = ("edits.apply", "edits.edit_set", "edits.trial", "edits.weight_edits")
+# What is written by hand for it, and which modules that stands for.
+_WRITTEN = ("edits", "processes")
+# In place of edits that are saved, exported and kept on disk: what the host's contract asks for. It has no launcher.
+_REPLACED = ("edits.apply", "edits.edit_set", "edits.trial", "edits.weight_edits", "model.processes")
 _PAGES = {method.name: f"https://github.com/zjunlp/EasyEdit/blob/main/examples/{method.name}.md" for method in _METHODS}
 # Ticks for families that they were run on: GPT-2, GPT-J and NeoX, Llama, Mistral and Qwen.
 _ROWS = tuple(
@@ -106,7 +108,7 @@ def _modules() -> dict[str, str]:
     members = {
         f"{SHARED}/requests": (*_TOP, *_of_room("requests")),
         **{f"{SHARED}/{room}": _of_room(room) for room in _ROOMS},
-        f"{SHARED}/edits": (),
+        **{f"{SHARED}/{name}": () for name in _WRITTEN},
     }
     roots: dict[str, list[str]] = {}
     for method in _METHODS:
@@ -118,9 +120,9 @@ def _modules() -> dict[str, str]:
         roots[f"{method.package}/{method.package}_hparams"] = [method.hyperparams.__name__]
         roots[f"{method.package}/{method.package}_main"] = [method.apply.__name__]
     roots[f"{SHARED}/model"] = ["ExpertName", "FeedForward", "FeedForwardMatrix"]
-    texts = bundles(_PACKAGE, members, roots, _EDITS, _file("edits.py.txt") + _file("run_revs_tars.py.txt"))
+    texts = bundles(_PACKAGE, members, roots, _REPLACED, _file("edits.py.txt") + _file("run_revs_tars.py.txt"))
     modules = {name: _DOCS[name.rpartition("/")[2]] + text for name, text in texts.items()}
-    modules[f"{SHARED}/edits"] = _file("edits.py.txt")
+    modules |= {f"{SHARED}/{name}": _file(f"{name}.py.txt") for name in _WRITTEN}
     modules[f"{SHARED}/__init__"] = '"""What REVS and TARS share."""\n'
     for method in _METHODS:
         main, hparams = f"{method.package}_main", f"{method.package}_hparams"
@@ -154,7 +156,8 @@ _DOCS = {
 
 
 def _of_room(room: str) -> tuple[str, ...]:
-    return tuple(f"{room}.{file.stem}" for file in sorted((_PACKAGE / room).glob("*.py")) if file.stem != "__init__")
+    names = (f"{room}.{file.stem}" for file in sorted((_PACKAGE / room).glob("*.py")) if file.stem != "__init__")
+    return tuple(name for name in names if name not in _REPLACED)
 
 
 def _replaced(text: str, old: str, new: str) -> str:

@@ -55,7 +55,7 @@ def bundles(
         members: For each file's path, with slashes and without its ending, the dotted names of its modules. A file
             without modules is written by hand; others may import from it.
         roots: For each file the names that have to be there; with them comes what they need, from whatever file.
-        replaced: Modules in whose place such a file stands, as `edits.trial` by the one whose path ends in `edits`.
+        replaced: Modules in whose place such a file stands, as for `edits.trial` the one whose path ends in `edits`.
         written: The text of what is written by hand; methods that it calls stay.
 
     Returns:
@@ -63,7 +63,8 @@ def bundles(
     """
     homes = {module: path for path, modules in members.items() for module in modules}
     for module in replaced:
-        homes[module] = next(path for path in members if path.rpartition("/")[2] == module.split(".")[0])
+        by_hand = (path for path, modules in members.items() if not modules)
+        homes[module] = next(path for path in by_hand if path.rpartition("/")[2] in module.split("."))
     made = {path: _merged(package, path, modules, homes) for path, modules in members.items() if modules}
     kept = _reached(made, roots)
     texts = {path: _written(path, bundle, kept[path], homes) for path, bundle in made.items()}
