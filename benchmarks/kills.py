@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from _random_models import SHAPES, Prepared
 from _tables import show
 from safetensors.torch import load_file
-from scaling import SHAPES, Prepared
 
 _SECRETS = 40
 _TIMES = ("seconds", "peak_mib")
