@@ -44,7 +44,8 @@ _FIRST = 5
 _KINDS = ("held out", "abroad", "facts")
 VARIANTS: dict[str, dict[str, Any]] = {
     "whitened": {},
-    "name": {"name_edits": 5},
+    "to the name": {"directions": ["to_name"]},
+    "from the name": {"directions": ["from_name"]},
     "noise": {"refine": "noise"},
     "published": {"refine": "noise", "affinity": "cosine", "short_prompts": 0},
 }

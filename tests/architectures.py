@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import transformers as hf
@@ -196,6 +196,16 @@ def statistics(tmp_path):
     """Settings that name a small file of ordinary text."""
     (tmp_path / "text.txt").write_text("\n".join(f"w{i} w{i + 3} w{(7 * i) % 190}" for i in range(60)))
     return {"mom2_dataset": str(tmp_path / "text.txt"), "mom2_n_samples": 60, "stats_dir": str(tmp_path / "stats")}
+
+
+# Those whose first feed-forward matrix has one row a neuron; of Phi 3 gate and up are one matrix.
+WITH_ROWS = [name for name, family in FAMILIES.items() if "up_module_tmp" in family.first and name != "phi3"]
+
+
+def wider(family):
+    """A family whose model has so many coordinates that 200 words can be told apart."""
+    key = "n_embd" if "n_embd" in family.settings else "hidden_size"
+    return replace(family, settings={**family.settings, key: 128})
 
 
 def settings_of(family, method, tmp_path, **changes):

@@ -21,7 +21,8 @@ from ..model.forward import BATCH_POSITIONS, device_of_ids, fair_positions
 from ..model.matrices import FeedForwardMatrix
 from ..model.processes import add_up, agreed, is_own, process_count, process_label, writer_first, writes
 from .files import MomentFiles, SecondMoment
-from .ordinary_text import TextSource, sequences_of
+from .kept_text import kept_sequences, stats_folder
+from .ordinary_text import TextSource
 from .partial_sums import PartialSums
 
 # How the files of sums under way end.
@@ -54,8 +55,7 @@ def second_moments(
     Raises:
         InputError: When the source cannot be read or holds no text.
     """
-    name = model_name or Path(str(getattr(decoder.model.config, "_name_or_path", "model"))).name  # type: ignore[union-attr]
-    folder = Path(stats_dir).expanduser() / name / f"{source.label}_stats"
+    folder = stats_folder(decoder.model, source, stats_dir, model_name)
     paths = {
         matrix.weight_name: folder
         / f"{matrix.weight_name.removesuffix('.weight')}_{precision}_mom2_{source.n_samples}.npz"
@@ -63,7 +63,9 @@ def second_moments(
     }
     missing = [name for name, path in paths.items() if not agreed(path.is_file())]
     if missing:
-        sequences = sequences_of(decoder.model, tok, source, progress=progress)
+        sequences = kept_sequences(
+            decoder.model, tok, source, stats_dir=stats_dir, model_name=model_name, progress=progress
+        )
         bar = tqdm(sequences, total=source.n_samples, desc="second moments", disable=not progress)
 
         def keep(matrix: str, moment: SecondMoment) -> None:

@@ -23,7 +23,7 @@ class Concept:
         requests: Positions of these requests in the call.
         prompts: Token ids of the prompts; the name comes next.
         shortened: The ends of these prompts, as prompts of their own.
-        named: All of these with the name behind them.
+        leads: The last words of the requests' prompts, which stand in front of the name.
         tokens: The tokens that begin the name, the one that follows the first prompt in front.
     """
 
@@ -31,7 +31,7 @@ class Concept:
     requests: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
     shortened: tuple[tuple[int, ...], ...]
-    named: tuple[tuple[int, ...], ...]
+    leads: tuple[str, ...]
     tokens: tuple[int, ...]
 
 
@@ -64,18 +64,14 @@ def read_concepts(
         others = _variants(name, tok) if hparams.name_variants else []
         prompts = tuple(secrets[index].prompt_ids for index in indices)
         shortened = tuple(_shortened(prompts, short))
-        named = [
-            (*ids, *secrets[index].target_ids)
-            for index in indices
-            for ids in (secrets[index].prompt_ids, *_shortened([secrets[index].prompt_ids], short))
-        ]
+        leads = [lead for index in indices for lead in _last_words(secrets[index].prompt)]
         concepts.append(
             Concept(
                 name=name,
                 requests=tuple(dict.fromkeys(secrets[index].request for index in indices)),
                 prompts=prompts,
                 shortened=shortened,
-                named=tuple(dict.fromkeys(named)),
+                leads=tuple(dict.fromkeys(leads)),
                 tokens=tuple(dict.fromkeys([*following, *others])),
             )
         )
@@ -97,6 +93,12 @@ def _shortened(prompts: Sequence[tuple[int, ...]], length: int) -> list[tuple[in
     """The last tokens of each prompt that is longer, each once."""
     ends = [prompt[-length:] for prompt in prompts if 0 < length < len(prompt)]
     return [end for end in dict.fromkeys(ends) if end not in prompts]
+
+
+def _last_words(prompt: str) -> list[str]:
+    """The last word of a prompt, and the last two."""
+    words = prompt.split()
+    return [" ".join(words[-count:]) for count in (1, 2)]
 
 
 def _variants(name: str, tok: Any) -> list[int]:

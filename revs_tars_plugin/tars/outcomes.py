@@ -21,8 +21,9 @@ class ConceptOutcome:
         known: Whether the model gave the name before, on any prompt, with `min_probability` or more.
         before: The name's probability after each of its prompts before the edit.
         after: The same with all edits of the call up to this one in place, this one's included.
-        goal: The probability it had to fall below.
+        goal: The probability it had to fall below; None where the way to the name was to be left.
         reversed: How many vectors were reversed; 0 where the concept was unknown or rolled back.
+        detectors: How many neurons find the name now and take facts behind it away.
         edits: What was changed for this concept alone; it can be undone by itself.
         seconds: Time spent on it.
     """
@@ -32,15 +33,16 @@ class ConceptOutcome:
     known: bool
     before: tuple[float, ...]
     after: tuple[float, ...]
-    goal: float
+    goal: float | None
     reversed: int
+    detectors: int
     edits: EditSet
     seconds: float
 
     @property
     def reached(self) -> bool:
-        """Whether the name is below the goal on every prompt."""
-        return max(self.after) < self.goal
+        """Whether the name is below the goal on every prompt; without a goal, whether something finds it."""
+        return self.detectors > 0 if self.goal is None else max(self.after) < self.goal
 
     def counted_on(self, earlier: int) -> ConceptOutcome:
         """Returns the same of a call that had so many requests before this one's."""
@@ -55,6 +57,7 @@ class ConceptOutcome:
             "probability before": max(self.before),
             "probability after": max(self.after),
             "vectors reversed": self.reversed,
+            "detectors": self.detectors,
             "reached": self.reached,
         }
 
@@ -67,7 +70,7 @@ def report(outcome: ConceptOutcome) -> None:
             outcome.name,
             max(outcome.before),
         )
-    elif not outcome.reached:
+    elif not outcome.reached and outcome.goal is not None:
         LOG.warning(
             'TARS: "%s" ended at probability %.3g instead of %.3g; %s. Raise n_edits or reversal_scale.',
             outcome.name,

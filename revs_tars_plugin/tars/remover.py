@@ -18,6 +18,7 @@ from .affinity import Candidate, Neurons, best_candidates
 from .common_state import without_common
 from .concept_vector import ConceptStates, concept_states
 from .concepts import Concept
+from .name_detectors import NameDetectors
 from .outcomes import ConceptOutcome
 from .reversal import Matrices, Reversals, Reverser
 from .targeting_vector import name_probabilities, refined_by_noise, whitened
@@ -40,6 +41,7 @@ class ConceptRemover:
         common: What the states of ordinary text have in common, for `refine: noise`.
         generator: The generator of the noise.
         trial: The trial that edits are written into.
+        detectors: What writes neurons that find the name; None where that is not asked for.
     """
 
     decoder: Decoder
@@ -50,6 +52,7 @@ class ConceptRemover:
     common: Tensor | None
     generator: torch.Generator
     trial: TrialEdits
+    detectors: NameDetectors | None = None
 
     def remove(self, taken: Taken) -> ConceptOutcome:
         """Reverses what carries the concept.
@@ -63,19 +66,26 @@ class ConceptRemover:
         states = concept_states(self.decoder, prompts, hparams.concept_layer, hparams.concept_position)
         before = after = self._probabilities(states.logits)[: len(concept.prompts)]
         known = max(before) >= hparams.min_probability
-        done = Reversals()
-        if known:
+        done, found, detectors = Reversals(), Reversals(), 0
+        if known and "to_name" in hparams.directions:
             done, after = self._reverse(states, taken, before)
         _take(done, taken)
+        edits = done.edits(self.matrices)
+        if known and self.detectors is not None:
+            detectors = self.detectors.write(concept, taken, found)
+            _take(found, taken)
+            edits += found.edits(self.detectors.neurons.matrices)
+            after = self._now(concept.prompts)
         return ConceptOutcome(
             name=concept.name,
             requests=concept.requests,
             known=known,
             before=before,
             after=after,
-            goal=hparams.goal_probability,
+            goal=hparams.goal_probability if "to_name" in hparams.directions else None,
             reversed=len(done.chosen),
-            edits=EditSet(hparams.ALGORITHM, done.edits(self.matrices)),
+            detectors=detectors,
+            edits=EditSet(hparams.ALGORITHM, edits),
             seconds=time.perf_counter() - start,
         )
 
@@ -105,17 +115,7 @@ class ConceptRemover:
         if not last < hparams.goal_probability and hparams.on_failure == "rollback":
             reverser.take_back(done)
             return Reversals(), before
-        if hparams.name_edits:
-            self._reverse_behind_the_name(reverser, targeting, done, taken)
-            latest.clear()
         return done, latest.get(concept.prompts) or self._now(concept.prompts)
-
-    def _reverse_behind_the_name(self, reverser: Reverser, targeting: Tensor, done: Reversals, taken: Taken) -> None:
-        """Reverses what fires for the name itself, which is what facts about it are read from."""
-        states = concept_states(self.decoder, self.concept.named, self.hparams.concept_layer, -1)
-        _take(done, taken)
-        count = self.hparams.name_edits
-        reverser.reverse(self._candidates(states.activations, targeting, count, taken), done)
 
     def _candidates(
         self, activations: Mapping[int, Tensor], targeting: Tensor, count: int, taken: Taken

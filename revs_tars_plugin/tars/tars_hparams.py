@@ -43,11 +43,15 @@ class TARSHyperParams(UnlearnHyperParams):
         spared: Share of each matrix's vectors that is never reversed, those that write most on ordinary text; counts
             where the affinity looks at ordinary text.
         matrices: In which feed-forward matrices: `down`, `gate`, `up`.
-        gate_module_tmp: Name of the gate matrix, with `{}`; needed where `matrices` names it.
+        gate_module_tmp: Name of the gate matrix, with `{}`; needed where `matrices` names it, and read by `from_name`.
         up_module_tmp: Name of the up matrix, or of the only first one where there is no gate.
         n_edits: The most vectors that are reversed for one concept.
-        name_edits: So many vectors more that fire for the name itself: facts about it (the reverse direction) go, too.
-        goal_probability: Reversal stops when the name's probability is below it on every concept prompt.
+        directions: What goes: `to_name`, the way from descriptions to the name, by reversed vectors; `from_name`, facts
+            behind the name, by a neuron for each of its spellings that finds it and takes its state for any name's. The
+            second needs `up_module_tmp`, and `gate_module_tmp` where the model has a gate.
+        name_layer: `from_name`: the layer that finds a name of one token.
+        spelling_layer: `from_name`: the one that finds a name of several, which has to know what stands in front.
+        goal_probability: `to_name`: reversal stops when the name's probability is below it on every concept prompt.
         min_probability: A concept whose name is less likely on all its prompts counts as unknown; nothing is changed.
         reversal_scale: Length of a reversed vector, as a share of the one it replaces.
         on_failure: What happens to a concept whose goal is not reached within `n_edits`: `keep` the edit or `rollback`.
@@ -72,7 +76,9 @@ class TARSHyperParams(UnlearnHyperParams):
     gate_module_tmp: str = ""
     up_module_tmp: str = ""
     n_edits: int = 10
-    name_edits: int = 0
+    directions: list[Literal["to_name", "from_name"]] = field(default_factory=lambda: ["to_name"])
+    name_layer: int = 0
+    spelling_layer: int = 3
     goal_probability: float = 0.005
     min_probability: float = 0.05
     reversal_scale: float = 1.0
@@ -110,7 +116,8 @@ class TARSHyperParams(UnlearnHyperParams):
         for name in ("noise_scale", "reversal_scale"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        for name in ("short_prompts", "name_edits", "specificity", "direction_ridge"):
+        self._validate_directions()
+        for name in ("short_prompts", "specificity", "direction_ridge"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         if not 0 <= self.spared < 1:
@@ -119,4 +126,13 @@ class TARSHyperParams(UnlearnHyperParams):
             raise InputError(
                 f"min_probability ({self.min_probability:g}) is below goal_probability ({self.goal_probability:g}): a "
                 "concept could be known and already removed; raise the first or lower the second."
+            )
+
+    def _validate_directions(self) -> None:
+        if not self.directions:
+            raise InputError("directions is empty; name at least one of to_name, from_name.")
+        if "from_name" in self.directions and self.up_module_tmp.count("{}") != 1:
+            raise InputError(
+                f'directions names from_name, but up_module_tmp is "{self.up_module_tmp}"; give the name of the first '
+                'feed-forward matrix with one "{}" where the layer number goes, or leave from_name out.'
             )

@@ -12,17 +12,16 @@ from tqdm.auto import tqdm
 from ..edits.apply import apply_function
 from ..edits.edit_set import EditSet
 from ..edits.trial import TrialEdits
-from ..errors import InputError
 from ..model.decoder import Decoder
-from ..model.experts import FeedForward
 from ..model.packed import unpacked
 from ..moments.ordinary_text import TextSource
 from ..moments.second_moments import ordinary_moments
 from .common_state import mean_state
 from .concepts import read_concepts
+from .matrices import detector_matrices, matrices_of
+from .name_detectors import NameDetectors
 from .outcomes import ConceptOutcome, report
 from .remover import ConceptRemover
-from .reversal import Matrices
 from .tars_hparams import TARSHyperParams
 
 # Texts, and the most tokens of each, whose mean state counts as what all states have in common.
@@ -58,7 +57,8 @@ def execute_tars(
     """
     hparams.validate()
     keys = {"down": "rewrite_module_tmp", "gate": "gate_module_tmp", "up": "up_module_tmp"}
-    names = [hparams.rewrite_module_tmp, *(getattr(hparams, keys[matrix]) for matrix in hparams.matrices)]
+    written = dict.fromkeys((*hparams.matrices, *detector_matrices(hparams)))
+    names = [hparams.rewrite_module_tmp, *(getattr(hparams, keys[matrix]) for matrix in written)]
     with unpacked(model, names, hparams.layers) as packed:
         edits = _edits(model, tok, requests, hparams, progress=progress)
     return edits.of_call(requests, hparams.to_dict(), packed=packed)
@@ -69,7 +69,7 @@ def _edits(
 ) -> EditSet:
     decoder = Decoder.of(model, hparams)
     concepts = read_concepts(requests, tok, hparams, decoder.context_length)
-    matrices = _matrices(decoder, hparams)
+    matrices = matrices_of(decoder, hparams, hparams.matrices)
     decoder.after_ff2  # noqa: B018 - what cannot be edited exactly is refused before anything is read
     activity = _activity(decoder, tok, hparams) if hparams.reads_moments else {}
     common = None
@@ -80,6 +80,7 @@ def _edits(
     outcomes: list[ConceptOutcome] = []
     taken: dict[tuple[int, str], set[int]] = {}
     with TrialEdits() as trial:
+        detectors = NameDetectors.of(decoder, tok, hparams, trial)
         for concept in tqdm(concepts, "removing", unit="concept", disable=not progress):
             remover = ConceptRemover(
                 decoder=decoder,
@@ -90,6 +91,7 @@ def _edits(
                 common=common,
                 generator=generator,
                 trial=trial,
+                detectors=detectors,
             )
             outcomes.append(remover.remove(taken))
     for outcome in outcomes:
@@ -99,22 +101,6 @@ def _edits(
 
 
 apply_tars_to_model = apply_function(execute_tars)
-
-
-def _matrices(decoder: Decoder, hparams: TARSHyperParams) -> Matrices:
-    matrices: dict[tuple[int, str], FeedForward] = {}
-    for matrix in dict.fromkeys(hparams.matrices):
-        key = f"{matrix}_module_tmp"
-        by_layer = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
-        for layer, weights in by_layer.items():
-            if weights.width != decoder.ff2[layer].width:
-                raise InputError(
-                    f'{key} names "{weights.matrices[0].weight_name}" with {weights.width} vectors, but FF2 has '
-                    f"{decoder.ff2[layer].width} neurons: it holds more than the {matrix} matrix; leave {matrix} out "
-                    "of matrices."
-                )
-        matrices.update({(layer, matrix): weights for layer, weights in by_layer.items()})
-    return matrices
 
 
 def _activity(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> dict[int, Tensor]:

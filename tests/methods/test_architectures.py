@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from architectures import FAMILIES, logits_after, request_for, settings_of
+from architectures import FAMILIES, WITH_ROWS, logits_after, request_for, settings_of, wider
 from helpers import assert_same_bits, snapshot, tiny_settings
 from peft import PeftModel
 
@@ -106,6 +106,18 @@ def test_tars_lowers_the_concept(name, refine, tok, tmp_path):
     (outcome,) = edits.outcomes
     assert outcome.known
     assert max(outcome.after) < 0.7 * max(outcome.before)
+    check_round_trips(family, edits, tmp_path)
+
+
+@pytest.mark.parametrize("name", WITH_ROWS)
+def test_detectors_of_a_name_make_round_trips(name, tok, tmp_path):
+    family = wider(FAMILIES[name])
+    model = family.make()
+    before = snapshot(model)
+    own = {"directions": ["from_name"], "spelling_layer": 1, "min_probability": 1e-9, "goal_probability": 1e-12}
+    edits = execute_tars(model, tok, [request_for(model, tok)], settings_of(family, "TARS", tmp_path, **own))
+    assert_same_bits(model, before)
+    assert edits.outcomes[0].detectors == 1
     check_round_trips(family, edits, tmp_path)
 
 

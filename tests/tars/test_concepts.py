@@ -20,13 +20,12 @@ def test_requests_of_one_name_are_prompts_of_one_concept(tok):
     assert first.tokens[0] == tok("w9")["input_ids"][0]
 
 
-def test_ends_of_prompts_and_the_name_behind_them(tok):
+def test_ends_of_prompts_are_prompts_and_their_last_words_lead_to_the_name(tok):
     requests = [{"prompt": prompt, "ground_truth": "w8 w9"} for prompt in ("w1 w2 w3", "w4 w2 w3", "w5")]
     (concept,) = read_concepts(requests, tok, tiny_tars(short_prompts=2))
     ids = {word: tok(word)["input_ids"][0] for word in ("w1", "w2", "w3", "w4", "w5", "w8", "w9")}
-    end, name = (ids["w2"], ids["w3"]), (ids["w8"], ids["w9"])
-    assert concept.shortened == (end,)
-    assert set(concept.named) == {(*prompt, *name) for prompt in (*concept.prompts, end)}
+    assert concept.shortened == ((ids["w2"], ids["w3"]),)
+    assert concept.leads == ("w3", "w2 w3", "w5")
     assert read_concepts(requests, tok, tiny_tars(short_prompts=0))[0].shortened == ()
 
 

@@ -1,0 +1,44 @@
+"""The feed-forward matrices that TARS works on, by the settings' names for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import InputError
+from ..model.decoder import Decoder
+from ..model.experts import FeedForward
+from .reversal import Matrices
+from .tars_hparams import TARSHyperParams
+
+
+def matrices_of(decoder: Decoder, hparams: TARSHyperParams, names: Sequence[str]) -> Matrices:
+    """Returns feed-forward matrices of every edited layer, by layer and name.
+
+    Args:
+        decoder: The model.
+        hparams: The settings, which say what the matrices are called.
+        names: Which: `down`, `gate`, `up`.
+
+    Raises:
+        InputError: When there is no such matrix, or it is not one vector a neuron.
+    """
+    matrices: dict[tuple[int, str], FeedForward] = {}
+    for matrix in dict.fromkeys(names):
+        key = f"{matrix}_module_tmp"
+        by_layer = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
+        for layer, weights in by_layer.items():
+            if weights.width != decoder.ff2[layer].width:
+                raise InputError(
+                    f'{key} names "{weights.matrices[0].weight_name}" with {weights.width} vectors, but FF2 has '
+                    f"{decoder.ff2[layer].width} neurons: it holds more than the {matrix} matrix; leave {matrix} out "
+                    "of matrices, and from_name out of directions."
+                )
+        matrices.update({(layer, matrix): weights for layer, weights in by_layer.items()})
+    return matrices
+
+
+def detector_matrices(hparams: TARSHyperParams) -> tuple[str, ...]:
+    """Returns which matrices beside FF2 detectors are written into: none where the settings ask for no detector."""
+    if "from_name" not in hparams.directions:
+        return ()
+    return ("gate", "up") if hparams.gate_module_tmp else ("up",)
