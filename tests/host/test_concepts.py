@@ -5,7 +5,8 @@ import logging
 import pytest
 import torch
 
-from revs_tars_plugin.evaluation import kl_divergence, next_token_log_probabilities
+from revs_tars_plugin.data import read_concepts_file
+from revs_tars_plugin.evaluation import fact_margins, kl_divergence, names_like, next_token_log_probabilities
 
 # Name, prompts for the edit, and held-out ones.
 POTTER = (
@@ -81,6 +82,31 @@ def test_a_batch_removes_two_concepts_and_each_comes_back_by_itself(concept_edit
     assert float(probabilities(concept_editor, POTTER).min()) > 0.3
     assert float(probabilities(concept_editor, EINSTEIN).max()) < 0.1
     einstein.edits.undo(model)
+
+
+def test_facts_behind_the_names_go_too_and_only_theirs(concept_editor):
+    """What is known of each name falls to what is known of a made-up one, call after call; other names keep theirs."""
+    model, tok = concept_editor.model, concept_editor.tok
+    concepts = {concept.name: concept for concept in read_concepts_file()[0]}
+    kept = concepts["Beethoven"]
+
+    def above_made_up(concept):
+        return sum(fact_margins(model, tok, concept.facts, concept.name, names_like(concept)))
+
+    names = [concepts[name] for name in ("Potter", "Einstein")]
+    before, others = [above_made_up(concept) for concept in names], above_made_up(kept)
+    edits = []
+    for name, prompts, _ in (POTTER, EINSTEIN):
+        _, _, original = concept_editor.edit(prompts=prompts[:1], target_new=[name], **KEPT)
+        edits.append(original.edits)
+        assert original.edits.outcomes[0].detectors == 2
+    after = [above_made_up(concept) for concept in names]
+    assert min(before) > 10
+    assert all(now < 0.4 * was for now, was in zip(after, before, strict=True))
+    assert above_made_up(kept) > 0.8 * others
+    for edit in reversed(edits):
+        edit.undo(model)
+    assert [above_made_up(concept) for concept in names] == before
 
 
 def test_concepts_go_one_call_after_another(concept_editor):

@@ -117,9 +117,7 @@ def test_each_concept_comes_back_by_itself_with_both_directions(model, tok, sett
     hparams = settings(directions=["to_name", "from_name"], n_edits=1)
     words = ("w50", "w70")
     was = [apart(states(model, tok, hparams, word)) for word in words]
-    first, second = execute_tars(
-        model, tok, [request(word, prompt) for word, prompt in zip(words, ("w1 w2 w3", "w4 w5"), strict=True)], hparams
-    ).outcomes
+    first, second = execute_tars(model, tok, [request(word) for word in words], hparams).outcomes
     for outcome in (first, second):
         assert outcome.reversed == 1
         assert outcome.detectors == 1
