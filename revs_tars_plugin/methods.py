@@ -13,7 +13,7 @@ from .errors import InputError, did_you_mean
 from .ft_l_delete import FTLDeleteHyperParams, apply_ft_l_delete_to_model, execute_ft_l_delete
 from .hyperparams import UnlearnHyperParams, packaged_hparams
 from .model.adapters import base_model
-from .model.module_names import ModuleNames
+from .model.module_names import ModuleNames, first_matrix_names
 from .model.offloaded import weights_of
 from .model.packed import computing_dtype, is_packed, spread_out
 from .model.tensors import fingerprint
@@ -135,12 +135,16 @@ def measured_settings(method: Method, model: nn.Module, model_name: str) -> Any:
     inside = base_model(model)
     prefix = names.layer_module_tmp.removesuffix("{}")
     count = sum(1 for name, _ in inside.named_modules() if name.startswith(prefix) and name[len(prefix) :].isdigit())
-    # TARS's defaults edit FF2 alone; names of the other matrices would be SmolLM2's.
-    unused = {key: "" for key in ("gate_module_tmp", "up_module_tmp") if hasattr(settings, key)}
+    own: dict[str, Any] = {}
+    if isinstance(settings, TARSHyperParams):
+        own |= first_matrix_names(model, names)
+        own["spelling_layer"] = _at_the_same_depth([settings.spelling_layer], count)[0]
+        if not own["up_module_tmp"]:
+            own["directions"] = ["to_name"]
     return replace(
         settings,
         **names.to_dict(),
-        **unused,
+        **own,
         model_name=model_name,
         layers=_at_the_same_depth(settings.layers, count),
         stats_dir=stats_folder(model),

@@ -255,9 +255,10 @@ def concepts(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Remove concepts that a model knows by itself with several methods; measure names, facts and what is unrelated.
+    """Remove concepts that a model knows by itself with several methods; measure names, facts and what has to stay.
 
-    No model can be had that learned everything else, so there is no row to be near to.
+    With --count the other concepts of the file are neighbours: what the model says of them has to stay. No model can be
+    had that learned everything else, so there is no row to be near to.
 
     Example: revs-tars bench concepts --count 5 --method TARS --method FT
     """
@@ -273,6 +274,6 @@ def concepts(
     def of(loaded: Any) -> Concepts:
         # Other text than what the cost is measured on.
         texts = ordinary_chunks(loaded, None, (seed or 0) + 1, count=8, size=64, progress=not quiet)
-        return Concepts.of(loaded.model, loaded.tok, chosen, unrelated, texts)
+        return Concepts.of(loaded.model, loaded.tok, chosen, unrelated, texts, neighbours=known[len(chosen) :])
 
     run_benchmark(of, asked, "TARS", title)

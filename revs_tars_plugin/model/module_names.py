@@ -85,6 +85,40 @@ class ModuleNames:
         return asdict(self)
 
 
+# What feed-forward blocks call their gate, and what it gates or the only first matrix.
+_FIRST = (
+    ("gate_proj", "up_proj"),
+    ("w2", "w1"),
+    ("", "c_fc"),
+    ("", "fc_in"),
+    ("", "fc1"),
+    ("", "dense_h_to_4h"),
+)
+
+
+def first_matrix_names(model: nn.Module, names: ModuleNames) -> dict[str, str]:
+    """Returns the names of the matrices that read the residual space, as `gate_module_tmp` and `up_module_tmp`.
+
+    A name is empty where there is no such matrix, or it has not one row a neuron (gate and up in one, experts).
+
+    Args:
+        model: The model.
+        names: The names of its other modules.
+    """
+    inside = base_model(model)
+    modules = dict(inside.named_modules())
+    block = names.rewrite_module_tmp.rpartition(".")[0]
+    second = modules[names.rewrite_module_tmp.format(0)]
+    # A Conv1D says only how much it gives; what its weight begins with is what it takes.
+    neurons = getattr(second, "in_features", None) or (second.weight.shape[0] if hasattr(second, "nf") else None)
+    for gate, up in _FIRST:
+        found = [modules.get(f"{block}.{name}".format(0)) for name in (gate, up) if name]
+        gives = [getattr(module, "out_features", None) or getattr(module, "nf", None) for module in found]
+        if neurons is not None and gives == [neurons] * len(found):
+            return {"gate_module_tmp": f"{block}.{gate}" if gate else "", "up_module_tmp": f"{block}.{up}"}
+    return {"gate_module_tmp": "", "up_module_tmp": ""}
+
+
 def _check_last_layer(names: dict[str, str], present: set[str]) -> None:
     """Refuses models whose last layer is of another kind than the first: experts behind a dense one."""
     last = 0

@@ -27,6 +27,8 @@ class Concepts:
         concepts: What has to be forgotten.
         unrelated: Prompts that have nothing to do with them.
         before: What the unedited model says behind each of these, a token.
+        near: Prompts about other concepts of the file, their neighbours: to their names, and from them to facts.
+        near_before: What the unedited model says behind each of these.
         retain: Texts to retain, for the methods that train.
         name: What result files and tables call it.
     """
@@ -35,6 +37,8 @@ class Concepts:
     unrelated: tuple[str, ...]
     before: tuple[int, ...]
     retain: tuple[Record, ...]
+    near: tuple[str, ...] = ()
+    near_before: tuple[int, ...] = ()
     name: str = CONCEPTS
     learned: tuple[Record, ...] = ()
     kept: tuple[Record, ...] = ()
@@ -48,6 +52,8 @@ class Concepts:
         concepts: Sequence[ConceptRecord],
         unrelated: Sequence[str],
         texts: Sequence[str],
+        *,
+        neighbours: Sequence[ConceptRecord] = (),
     ) -> Concepts:
         """Asks the unedited model what it says of unrelated things.
 
@@ -57,6 +63,7 @@ class Concepts:
             concepts: What has to be forgotten.
             unrelated: Prompts that have nothing to do with them.
             texts: Ordinary texts, which methods that train are to retain.
+            neighbours: Concepts of the same kinds that have to stay; no method is told of them.
 
         Raises:
             InputError: When there is no concept.
@@ -69,7 +76,19 @@ class Concepts:
             if len(words) > 1:
                 prompt, answer = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
                 retain.append(Record(str(number), str(number), "text", CONCEPTS, prompt, answer))
-        return cls(tuple(concepts), tuple(unrelated), _said(model, tok, unrelated), tuple(retain))
+        near = [
+            prompt
+            for each in neighbours
+            for prompt in (*each.prompts, *each.held_out, *(beginning for beginning, _ in each.facts))
+        ]
+        return cls(
+            tuple(concepts),
+            tuple(unrelated),
+            _said(model, tok, unrelated),
+            tuple(retain),
+            tuple(near),
+            _said(model, tok, near),
+        )
 
     @property
     def split(self) -> Split:
@@ -82,15 +101,19 @@ class Concepts:
         return Split(tuple(forget), self.retain)
 
     def scores(self, model: nn.Module, tok: Any) -> Scores:
-        """Returns what `evaluate_unlearning` says of concepts, and the share of unrelated answers that are the same."""
+        """Returns what `evaluate_unlearning` says of concepts, and what share of the other answers is the same."""
         report = evaluate_unlearning(
             model, tok, [], names=ModuleNames.found_in(model), concepts=list(self.concepts), attacks=()
         )
         scores: Scores = {name: (float(value), {}) for name, value in report.summary.items()}
-        if self.unrelated:
-            same = [now == then for now, then in zip(_said(model, tok, self.unrelated), self.before, strict=True)]
-            by_prompt = {str(number): {"score": float(kept)} for number, kept in enumerate(same)}
-            scores["unrelated, kept"] = (sum(same) / len(same), by_prompt)
+        for name, prompts, before in (
+            ("neighbours, kept", self.near, self.near_before),
+            ("unrelated, kept", self.unrelated, self.before),
+        ):
+            if prompts:
+                same = [now == then for now, then in zip(_said(model, tok, prompts), before, strict=True)]
+                by_prompt = {str(number): {"score": float(kept)} for number, kept in enumerate(same)}
+                scores[name] = (sum(same) / len(same), by_prompt)
         return scores
 
     def against(self, scores: Scores, gold: Scores) -> Scores:
