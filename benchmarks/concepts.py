@@ -46,8 +46,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whitened": {},
     "to the name": {"directions": ["to_name"]},
     "from the name": {"directions": ["from_name"]},
-    "noise": {"refine": "noise"},
-    "published": {"refine": "noise", "affinity": "cosine", "short_prompts": 0},
+    "noise": {"refine": "noise", "directions": ["to_name"]},
+    "published": {"refine": "noise", "affinity": "cosine", "short_prompts": 0, "directions": ["to_name"]},
 }
 
 
@@ -121,6 +121,7 @@ def run(
             "p before": statistics.mean(p for _, p in held_out),
             "worst after": max(after),
             "edits": outcome.reversed,
+            "detectors": outcome.detectors,
             "facts, nats": statistics.mean(fallen),
             "abroad": f"{max((p for _, p in foreign)):.2f} -> {max(abroad):.3f}" if foreign else "",
             "KL median": cost.kl_median,

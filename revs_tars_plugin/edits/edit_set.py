@@ -154,10 +154,17 @@ class EditSet:
 
     def stands_in(self, model: nn.Module) -> bool:
         """Says whether the model's weights are as this edit left them; an edit that holds no change stands in none."""
-        last = {edit.name: edit for edit in self.edits}
-        return bool(last) and all(
-            edit.stands_in(WeightPlace.of(model, name), applied=True) for name, edit in last.items()
-        )
+        # What a later entry of the same weight wrote over need not stand; neurons that it left alone have to.
+        written: dict[str, set[int]] = {}
+        for edit in reversed(self.edits):
+            own = set(edit.indices.tolist()) if isinstance(edit, NeuronEdit) else set()
+            last = edit.name not in written
+            if (last or (own and own.isdisjoint(written[edit.name]))) and not edit.stands_in(
+                WeightPlace.of(model, edit.name), applied=True
+            ):
+                return False
+            written.setdefault(edit.name, set()).update(own)
+        return bool(self.edits)
 
     def undo_by_base(self, model: nn.Module, base: nn.Module) -> None:
         """Takes the edit out of a model that was saved with it in place, all of it or nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,6 +125,11 @@ class Decoder:
         """How many tokens the model takes, where its config says so."""
         return getattr(_text_config(self.model), "max_position_embeddings", None)
 
+    def vocabulary(self, tok: Any) -> int:
+        """Returns how many tokens both the tokenizer and the model's embeddings have."""
+        rows: int = self.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+        return min(len(tok), rows)
+
     @cached_property
     def after_ff2(self) -> dict[int, AfterFF2]:
         """What stands between each FF2 of `layers` and the residual space, found when first asked for.
@@ -230,17 +235,20 @@ class Decoder:
             f'{key} names "{name}", which this {type(self.model).__name__} does not have{did_you_mean(name, names)}'
         )
 
-    def first_matrices(self, key: str, template: str) -> dict[int, FeedForwardMatrix]:
+    def first_matrices(
+        self, key: str, template: str, layers: Collection[int] | None = None
+    ) -> dict[int, FeedForwardMatrix]:
         """Returns the matrix of every edited layer that reads the residual space: gate, up, or the only one.
 
         Args:
             key: The setting that names it.
             template: Its name, with `{}` for the layer.
+            layers: Of these edited layers alone; None means all.
 
         Raises:
             InputError: When there is no such matrix, or it cannot be edited.
         """
-        names = {layer: template.format(layer) for layer in self.layers}
+        names = {layer: template.format(layer) for layer in self.layers if layers is None or layer in layers}
         return {
             layer: matrix_of(self._find(key, name), setting=key, name=name, width=self.lens.width, writes=False)
             for layer, name in names.items()

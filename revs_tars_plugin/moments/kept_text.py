@@ -12,7 +12,11 @@ from torch import nn
 from ..atomic_write import replacing
 from ..errors import InputError
 from ..model.processes import agreed, writer_first
+from ..model.tensors import fingerprint
 from .ordinary_text import SAMPLED, TextSource, sequences_of
+
+# Rows of the embeddings that stand for all of them.
+_ROWS = 256
 
 
 def stats_folder(model: nn.Module, source: TextSource, stats_dir: str | Path, model_name: str | None = None) -> Path:
@@ -53,7 +57,7 @@ def kept_sequences(
     if source.name != SAMPLED:
         return sequences_of(model, tok, source, progress=progress)
     folder = stats_folder(model, source, stats_dir, model_name)
-    path = folder / f"text_{source.n_samples}_{source.max_tokens}_{source.seed}.npy"
+    path = folder / f"text_{_vocabulary(model)}_{source.n_samples}_{source.max_tokens}_{source.seed}.npy"
     if not agreed(path.is_file()):
         made = np.array([list(ids) for ids in sequences_of(model, tok, source, progress=progress)], dtype=np.int64)
         with writer_first():  # of processes that share a disk all but one find the file there
@@ -65,3 +69,9 @@ def kept_sequences(
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is no file of token ids ({error}); delete it to have the text made anew.") from error
     return rows
+
+
+def _vocabulary(model: nn.Module) -> str:
+    """What tells the tokens of one model from another's of the same name; no method edits it."""
+    weight = model.get_input_embeddings().weight  # type: ignore[operator]
+    return f"{len(weight)}-{'offloaded' if weight.is_meta else fingerprint(weight[:_ROWS])[:8]}"

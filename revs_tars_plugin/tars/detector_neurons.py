@@ -61,7 +61,7 @@ class DetectorNeurons:
         """
         ordinary, after = self.ordinary[layer], self.decoder.after_ff2[layer]
         writes = ordinary.loudness * after.unscaled(self.matrices[layer, "down"].rows).norm(dim=1).cpu()
-        writes[self._detectors(layer)] = torch.inf
+        writes[self.detectors(layer)] = torch.inf
         writes[list(taken)] = torch.inf
         if not bool(writes.isfinite().any()):
             raise InputError(
@@ -80,11 +80,22 @@ class DetectorNeurons:
         """Sets what a detector writes."""
         self._put(layer, "down", neuron, column, done)
 
+    def give_back(self, layer: int, neuron: int, done: Reversals) -> None:
+        """Makes a neuron what it was before it was claimed."""
+        for place in reversed(range(len(done.chosen))):
+            candidate = done.chosen[place]
+            if (candidate.layer, candidate.neuron) == (layer, neuron):
+                weights = self.matrices[layer, candidate.matrix]
+                index = torch.tensor([neuron], device=weights.matrices[0].weight.device)
+                self.trial.write_neurons(weights, index, done.before[place][None])
+                for values in (done.chosen, done.before, done.after):
+                    del values[place]
+
     def activations(self, layer: int, products: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Returns about what a detector passes on where its row's product is so much: nothing below 0."""
         return _STEEPNESS * products.clamp_min(0) ** (2 if (layer, "gate") in self.matrices else 1)
 
-    def _detectors(self, layer: int) -> Bool[Tensor, " f"]:
+    def detectors(self, layer: int) -> Bool[Tensor, " f"]:
         """Which neurons an earlier call wrote."""
         if (layer, "gate") not in self.matrices:
             return self.ordinary[layer].silent

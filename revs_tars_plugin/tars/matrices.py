@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import InputError
 from ..model.decoder import Decoder
@@ -11,13 +11,16 @@ from .reversal import Matrices
 from .tars_hparams import TARSHyperParams
 
 
-def matrices_of(decoder: Decoder, hparams: TARSHyperParams, names: Sequence[str]) -> Matrices:
+def matrices_of(
+    decoder: Decoder, hparams: TARSHyperParams, names: Sequence[str], layers: Collection[int] | None = None
+) -> Matrices:
     """Returns feed-forward matrices of every edited layer, by layer and name.
 
     Args:
         decoder: The model.
         hparams: The settings, which say what the matrices are called.
         names: Which: `down`, `gate`, `up`.
+        layers: Of these edited layers alone; None means all.
 
     Raises:
         InputError: When there is no such matrix, or it is not one vector a neuron.
@@ -25,7 +28,11 @@ def matrices_of(decoder: Decoder, hparams: TARSHyperParams, names: Sequence[str]
     matrices: dict[tuple[int, str], FeedForward] = {}
     for matrix in dict.fromkeys(names):
         key = f"{matrix}_module_tmp"
-        by_layer = decoder.ff2 if matrix == "down" else decoder.first_matrices(key, getattr(hparams, key))
+        by_layer: Mapping[int, FeedForward] = (
+            {layer: ff2 for layer, ff2 in decoder.ff2.items() if layers is None or layer in layers}
+            if matrix == "down"
+            else decoder.first_matrices(key, getattr(hparams, key), layers)
+        )
         for layer, weights in by_layer.items():
             if weights.width != decoder.ff2[layer].width:
                 raise InputError(

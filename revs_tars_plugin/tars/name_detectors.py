@@ -39,7 +39,7 @@ _FOUND = 0.5
 # How much more it counts that nothing is written elsewhere.
 _ELSEWHERE = 100.0
 # Where a norm stands behind FF2, what a detector writes is tried in these sizes.
-_SIZES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_SIZES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -79,22 +79,28 @@ class NameDetectors:
                     f"{key} is {layer}, which is not among the layers that are edited ({decoder.layers[0]} to "
                     f"{decoder.layers[-1]}); name one of these, or leave from_name out of directions."
                 )
-        every = matrices_of(decoder, hparams, ["down", *names])
-        matrices = {place: weights for place, weights in every.items() if place[0] in layers.values()}
+        matrices = matrices_of(decoder, hparams, ["down", *names], set(layers.values()))
         firsts = {layer: first_matrix(matrices, layer) for layer in sorted(set(layers.values()))}
         ordinary = ordinary_states(decoder, tok, hparams, firsts)
         return cls(DetectorNeurons(decoder, matrices, trial, ordinary), tok, hparams)
 
-    def write(self, concept: Concept, taken: Mapping[tuple[int, str], set[int]], done: Reversals) -> int:
-        """Writes a detector for each spelling of a concept's name, and returns how many; one it cannot tell is logged.
+    def write(self, concept: Concept, taken: Mapping[tuple[int, str], set[int]], done: Reversals) -> tuple[int, int]:
+        """Writes a detector for each spelling of a concept's name that a layer can tell; others are logged.
 
         Args:
             concept: The concept.
             taken: Vectors that belong to other concepts, by layer and matrix; they are left alone.
             done: Gets what was changed.
+
+        Returns:
+            How many spellings are found from now on, and how many are not.
         """
+        spellings = spellings_of(concept, self.tok, variants=self.hparams.name_variants)
+        if not spellings:
+            LOG.warning('TARS: the tokenizer does not give "%s" back as it is; facts behind it stay.', concept.name)
+            return 0, 1
         written = 0
-        for spelling in spellings_of(concept, self.tok, variants=self.hparams.name_variants):
+        for spelling in spellings:
             several = len(spelling.tokens) > 1
             layer = self.hparams.spelling_layer if several else self.hparams.name_layer
             others = set().union(*(neurons for (other, _), neurons in taken.items() if other == layer))
@@ -108,7 +114,14 @@ class NameDetectors:
                     self.tok.decode(list(spelling.tokens)),
                     "spelling_layer" if several else "name_layer",
                 )
-        return written
+        return written, len(spellings) - written
+
+    def found_already(self) -> dict[tuple[int, str], set[int]]:
+        """Returns the neurons that find names of earlier calls, by layer and matrix."""
+        found: dict[tuple[int, str], set[int]] = {}
+        for layer, matrix in self.neurons.matrices:
+            found[layer, matrix] = set(self.neurons.detectors(layer).nonzero().flatten().tolist())
+        return found
 
     def _write_one(self, layer: int, spelling: Spelling, taken: set[int], done: Reversals) -> bool:
         read = self.neurons.read
@@ -131,6 +144,10 @@ class NameDetectors:
         column = after.before(along)
         if after.epsilon is not None:
             column = self._best_size(layer, spelling, neuron, column, generic)
+        # A gate that the settings do not name does not open.
+        if float(active.median()) < float(self.neurons.activations(layer, torch.tensor([_FOUND]))) or not column.any():
+            self.neurons.give_back(layer, neuron, done)
+            return False
         self.neurons.answer(layer, neuron, column, done)
         return True
 
@@ -150,7 +167,7 @@ class NameDetectors:
         found = []
         for sequence in spelling.named:
             for _ in range(_OTHER_BEGINNINGS):
-                other = [generator.randrange(len(self.tok)) for _ in front]
+                other = [generator.randrange(self.neurons.decoder.vocabulary(self.tok)) for _ in front]
                 if other != front:
                     found.append((*sequence[: -len(spelling.tokens)], *other, last))
         return found

@@ -1,4 +1,4 @@
-"""What layers read where no concept is meant: ordinary text, and tokens in no order that hold all of the vocabulary."""
+"""What layers read where no concept is meant: ordinary text, and tokens from all over the vocabulary in no order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.matrices import FeedForwardMatrix
 from ..moments.kept_text import kept_sequences
@@ -33,7 +34,7 @@ class OrdinaryStates:
         sequences: The texts, as token ids.
         read: What the first matrices get at each position, text by text.
         loudness: Root mean square of what each neuron passes on there.
-        silent: Which neurons pass on as good as nothing at nearly every position.
+        silent: Which neurons pass on as good as nothing there, at most positions or altogether.
     """
 
     sequences: list[tuple[int, ...]]
@@ -45,11 +46,12 @@ class OrdinaryStates:
     def of(cls, sequences: list[tuple[int, ...]], said: LayerReading, unordered: LayerReading) -> OrdinaryStates:
         """Returns them for what was read of ordinary text, and of tokens in no order behind it."""
         sizes = said.passed_on.abs().median(dim=0).values.cpu()
+        loudness = said.passed_on.square().mean(dim=0).sqrt().cpu()
         return cls(
             sequences,
             torch.cat([said.read, unordered.read]),
-            said.passed_on.square().mean(dim=0).sqrt().cpu(),
-            sizes < _SILENT * sizes.median(),
+            loudness,
+            (sizes < _SILENT * sizes.median()) | (loudness < _SILENT * loudness.median()),
         )
 
     def without(self, tokens: Sequence[int]) -> Float[Tensor, "n d"]:
@@ -67,7 +69,7 @@ class OrdinaryStates:
 def ordinary_states(
     decoder: Decoder, tok: Any, hparams: TARSHyperParams, firsts: Mapping[int, FeedForwardMatrix]
 ) -> dict[int, OrdinaryStates]:
-    """Reads ordinary text, and all tokens, up to the last of some layers.
+    """Reads ordinary text, and tokens in no order, up to the last of some layers.
 
     Args:
         decoder: The model.
@@ -81,13 +83,15 @@ def ordinary_states(
     source = TextSource(hparams.mom2_dataset, hparams.mom2_n_samples, seed=hparams.seed)
     kept = kept_sequences(decoder.model, tok, source, stats_dir=hparams.stats_dir)
     texts = [tuple(map(int, ids)) for ids in islice(kept, _TEXTS)]
-    unordered = _all_tokens(tok, hparams.seed)
+    if not texts:
+        raise InputError("There is no ordinary text to tell names from; check mom2_dataset.")
+    unordered = _unordered(decoder.vocabulary(tok), hparams.seed)
     said, more = (read_layers(decoder, firsts, each, everywhere=True) for each in (texts, unordered))
     return {layer: OrdinaryStates.of([*texts, *unordered], said[layer], more[layer]) for layer in firsts}
 
 
-def _all_tokens(tok: Any, seed: int) -> list[tuple[int, ...]]:
+def _unordered(vocabulary: int, seed: int) -> list[tuple[int, ...]]:
     """Tokens of the vocabulary in no order, each at most once."""
-    tokens = list(range(len(tok)))
+    tokens = list(range(vocabulary))
     random.Random(seed).shuffle(tokens)
     return [tuple(tokens[start : start + _AT_ONCE]) for start in range(0, min(_UNORDERED, len(tokens)), _AT_ONCE)]

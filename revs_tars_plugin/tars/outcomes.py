@@ -23,7 +23,8 @@ class ConceptOutcome:
         after: The same with all edits of the call up to this one in place, this one's included.
         goal: The probability it had to fall below; None where the way to the name was to be left.
         reversed: How many vectors were reversed; 0 where the concept was unknown or rolled back.
-        detectors: How many neurons find the name now and take facts behind it away.
+        detectors: How many neurons find the name now and take facts behind it away, one for each of its spellings.
+        undetected: Spellings that none finds, though facts behind the name were to go.
         edits: What was changed for this concept alone; it can be undone by itself.
         seconds: Time spent on it.
     """
@@ -36,13 +37,15 @@ class ConceptOutcome:
     goal: float | None
     reversed: int
     detectors: int
+    undetected: int
     edits: EditSet
     seconds: float
 
     @property
     def reached(self) -> bool:
-        """Whether the name is below the goal on every prompt; without a goal, whether something finds it."""
-        return self.detectors > 0 if self.goal is None else max(self.after) < self.goal
+        """Whether the name is below the goal on every prompt, where that is asked for, and found in every spelling."""
+        lost = max(self.after) < self.goal if self.goal is not None else self.detectors > 0
+        return lost and not self.undetected
 
     def counted_on(self, earlier: int) -> ConceptOutcome:
         """Returns the same of a call that had so many requests before this one's."""
@@ -70,7 +73,7 @@ def report(outcome: ConceptOutcome) -> None:
             outcome.name,
             max(outcome.before),
         )
-    elif not outcome.reached and outcome.goal is not None:
+    elif outcome.goal is not None and not max(outcome.after) < outcome.goal:
         LOG.warning(
             'TARS: "%s" ended at probability %.3g instead of %.3g; %s. Raise n_edits or reversal_scale.',
             outcome.name,

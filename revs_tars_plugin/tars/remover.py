@@ -66,13 +66,15 @@ class ConceptRemover:
         states = concept_states(self.decoder, prompts, hparams.concept_layer, hparams.concept_position)
         before = after = self._probabilities(states.logits)[: len(concept.prompts)]
         known = max(before) >= hparams.min_probability
-        done, found, detectors = Reversals(), Reversals(), 0
+        done, found, detectors, missed = Reversals(), Reversals(), 0, 0
+        rolled_back = False
         if known and "to_name" in hparams.directions:
             done, after = self._reverse(states, taken, before)
+            rolled_back = not done.chosen
         _take(done, taken)
         edits = done.edits(self.matrices)
-        if known and self.detectors is not None:
-            detectors = self.detectors.write(concept, taken, found)
+        if known and self.detectors is not None and not rolled_back:
+            detectors, missed = self.detectors.write(concept, taken, found)
             _take(found, taken)
             edits += found.edits(self.detectors.neurons.matrices)
             after = self._now(concept.prompts)
@@ -85,6 +87,7 @@ class ConceptRemover:
             goal=hparams.goal_probability if "to_name" in hparams.directions else None,
             reversed=len(done.chosen),
             detectors=detectors,
+            undetected=missed,
             edits=EditSet(hparams.ALGORITHM, edits),
             seconds=time.perf_counter() - start,
         )
@@ -94,7 +97,11 @@ class ConceptRemover:
     ) -> tuple[Reversals, tuple[float, ...]]:
         hparams, concept = self.hparams, self.concept
         targeting = self._targeting(states.vector)
-        candidates = self._candidates(states.activations, targeting, hparams.n_edits, taken)
+        # A neuron that finds another name may stand behind that very name in a prompt.
+        left_alone = {place: set(neurons) for place, neurons in taken.items()}
+        for place, neurons in self.detectors.found_already().items() if self.detectors is not None else ():
+            left_alone.setdefault(place, set()).update(neurons)
+        candidates = self._candidates(states.activations, targeting, hparams.n_edits, left_alone)
         # Short prompts first: most edits are followed by another one, and they say so in a tenth of the time.
         groups: list[Prompts] = [prompts for prompts in (concept.shortened, concept.prompts) if prompts]
         latest: dict[Prompts, tuple[float, ...]] = {}

@@ -34,14 +34,18 @@ class Spelling:
 
 
 def spellings_of(concept: Concept, tok: Any, *, variants: bool = True) -> list[Spelling]:
-    """Returns the spellings of a concept's name: behind a space, at the start of a text, and with a capital.
+    """Returns the spellings of a concept's name: behind a space, without one as at the start, and with a capital.
+
+    A name that the tokenizer does not give back as it was has none.
 
     Args:
         concept: The concept.
         tok: Its model's tokenizer.
         variants: Off, the name counts only as it is written in the requests.
     """
-    others = MadeUp(f"TARS {concept.name}").several_like(concept.name, _MADE_UP)
+    drawn = MadeUp(f"TARS {concept.name}")
+    # Of a name without letters or digits nothing can be like it.
+    others = drawn.several_like(concept.name, _MADE_UP) or [drawn.name(1) for _ in range(_MADE_UP)]
     frames = [*(f"{lead} " for lead in concept.leads), *_WORDS, *_SIGNS]
     names = [concept.name, *([concept.name[0].upper() + concept.name[1:]] if variants else [])]
     found: dict[Tokens, dict[Tokens, tuple[Tokens, ...]]] = {}

@@ -16,7 +16,7 @@ NEEDS_ACTIVITY = ("specific", "contribution_per_activity")
 class TARSHyperParams(UnlearnHyperParams):
     """Settings of TARS (arXiv 2412.10257), beside the host's own keys.
 
-    The paper publishes neither code nor these numbers; the defaults are what measured best (docs/tars.md).
+    The paper publishes neither code nor these numbers; the packaged YAMLs are what measured best (docs/tars.md).
 
     Attributes:
         prompt_template: Made into the prompt of a request that gives a "description" and no prompt; needs one `{}`.
@@ -89,7 +89,7 @@ class TARSHyperParams(UnlearnHyperParams):
     @property
     def reads_moments(self) -> bool:
         """Whether the affinity needs them; see the base class."""
-        return self.affinity in NEEDS_ACTIVITY
+        return "to_name" in self.directions and self.affinity in NEEDS_ACTIVITY
 
     def validate(self) -> None:
         """Checks everything that needs no model."""
@@ -135,4 +135,8 @@ class TARSHyperParams(UnlearnHyperParams):
             raise InputError(
                 f'directions names from_name, but up_module_tmp is "{self.up_module_tmp}"; give the name of the first '
                 'feed-forward matrix with one "{}" where the layer number goes, or leave from_name out.'
+            )
+        if "from_name" in self.directions and self.gate_module_tmp and self.gate_module_tmp.count("{}") != 1:
+            raise InputError(
+                f'gate_module_tmp is "{self.gate_module_tmp}"; it needs one "{{}}" where the layer number goes.'
             )

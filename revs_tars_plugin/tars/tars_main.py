@@ -57,11 +57,14 @@ def execute_tars(
     """
     hparams.validate()
     keys = {"down": "rewrite_module_tmp", "gate": "gate_module_tmp", "up": "up_module_tmp"}
-    written = dict.fromkeys((*hparams.matrices, *detector_matrices(hparams)))
-    names = [hparams.rewrite_module_tmp, *(getattr(hparams, keys[matrix]) for matrix in written)]
-    with unpacked(model, names, hparams.layers) as packed:
+    names = [hparams.rewrite_module_tmp, *(getattr(hparams, keys[matrix]) for matrix in hparams.matrices)]
+    firsts = [getattr(hparams, keys[matrix]) for matrix in detector_matrices(hparams)]
+    with (
+        unpacked(model, names, hparams.layers) as packed,
+        unpacked(model, firsts, [hparams.name_layer, hparams.spelling_layer]) as firsts_packed,
+    ):
         edits = _edits(model, tok, requests, hparams, progress=progress)
-    return edits.of_call(requests, hparams.to_dict(), packed=packed)
+    return edits.of_call(requests, hparams.to_dict(), packed=packed or firsts_packed)
 
 
 def _edits(

@@ -1,7 +1,7 @@
 """Settings for a model without a YAML: the names of its modules are found, and the settings work."""
 
 import pytest
-from architectures import FAMILIES
+from architectures import FAMILIES, WITH_ROWS
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -18,6 +18,17 @@ def test_the_settings_fit_the_model(family, method):
     decoder = Decoder.of(model, settings)
     assert settings.model_name == "mine"
     assert decoder.layers == {"REVS": [2], "TARS": [0, 1, 2], "FT-L-delete": [1]}[method.name]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_facts_behind_names_go_where_a_neuron_has_rows_of_its_own(family):
+    """What `from_name` needs is found, with no more and no fewer rows than neurons; else that direction is left out."""
+    model = FAMILIES[family].make()
+    settings = measured_settings(METHODS["TARS"], model, "mine")
+    assert ("from_name" in settings.directions) == (family in WITH_ROWS)
+    found = {key: getattr(settings, key) for key in ("gate_module_tmp", "up_module_tmp") if getattr(settings, key)}
+    assert found == (FAMILIES[family].first if family in WITH_ROWS else {})
+    assert {settings.name_layer, settings.spelling_layer} <= set(range(3))
 
 
 def test_the_measured_model_gets_the_measured_layers():

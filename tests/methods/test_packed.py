@@ -11,6 +11,7 @@ from torch import nn
 from revs_tars_plugin import EditSet, InputError, execute_revs, execute_tars
 from revs_tars_plugin.errors import EditConflictError
 from revs_tars_plugin.ft_l_delete import FTLDeleteHyperParams, execute_ft_l_delete
+from revs_tars_plugin.model.forward import next_token_logits
 from revs_tars_plugin.model.packed import SpreadLinear, is_packed, spread_out, unpacked
 
 KINDS = ["NF4", "int8", "torchao int8", "torchao int4"]
@@ -104,6 +105,23 @@ def test_tars_lowers_a_concept_of_a_packed_model(base, tok, tmp_path):
     assert rank_after(model, tok, prompt, token) > 0
     edits.undo(model)
     assert rank_after(model, tok, prompt, token) == 0
+
+
+def test_facts_behind_a_name_go_out_of_a_packed_model(base, tok, tmp_path):
+    model = packed_model("NF4", base)
+    before = bits(model)
+    own = {"directions": ["from_name"], "spelling_layer": 1, "min_probability": 1e-9, "goal_probability": 1e-12}
+    settings = settings_of(FAMILIES["llama"], "TARS", tmp_path, matrices=["down"], **own)
+    request = request_for(model, tok)
+    name = [tok(f"w9 w8 {request['target_new'].strip()}")["input_ids"]]
+    behind = next_token_logits(model, name)
+    edits = execute_tars(model, tok, [request], settings)
+    assert bits(model) == before
+    assert edits.outcomes[0].detectors == 1
+    edits.apply_beside(model)
+    assert float((next_token_logits(model, name) - behind).abs().max()) > 1e-3
+    edits.undo(model)
+    torch.testing.assert_close(next_token_logits(model, name), behind)
 
 
 def test_the_same_change_goes_into_the_unpacked_model(base, tok, tmp_path):

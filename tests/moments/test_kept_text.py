@@ -17,6 +17,9 @@ def test_a_changed_model_has_the_text_that_it_made_before(model, tok, tmp_path):
         model.lm_head.weight.mul_(-1)
     assert [list(ids) for ids in sequences_of(model, tok, source)] != before
     assert [list(ids) for ids in kept_sequences(model, tok, source, stats_dir=tmp_path)] == before
+    model.resize_token_embeddings(210)
+    kept_sequences(model, tok, source, stats_dir=tmp_path)
+    assert len(list(tmp_path.rglob("text_*.npy"))) == 2  # another model of this name has its own
     other = TextSource("sampled", 3, max_tokens=8, seed=1)
     assert [list(ids) for ids in kept_sequences(model, tok, other, stats_dir=tmp_path)] != before
 
