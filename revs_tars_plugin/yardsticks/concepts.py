@@ -63,7 +63,7 @@ class Concepts:
             concepts: What has to be forgotten.
             unrelated: Prompts that have nothing to do with them.
             texts: Ordinary texts, which methods that train are to retain.
-            neighbours: Concepts of the same kinds that have to stay; no method is told of them.
+            neighbours: Other concepts, which have to stay; no method is told of them.
 
         Raises:
             InputError: When there is no concept.

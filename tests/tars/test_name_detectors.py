@@ -59,6 +59,16 @@ def states(model, tok, hparams, name):
     return found
 
 
+def neurons_of_three_calls(model, tok, hparams):
+    """Takes three names out, one call after another, and returns the neuron that each call wrote."""
+    neurons = []
+    for word in ("w50", "w70", "w90"):
+        edits = execute_tars(model, tok, [request(word)], hparams)
+        edits.apply(model)
+        neurons.append(int(edits.edits[0].indices[0]))
+    return neurons
+
+
 def apart(pairs):
     return sum(float((own - generic).square().sum()) for own, generic in pairs)
 
@@ -132,12 +142,7 @@ def test_each_concept_comes_back_by_itself_with_both_directions(model, tok, sett
 def test_a_later_call_leaves_earlier_detectors_alone(model, tok, settings):
     hparams = settings()
     was = apart(states(model, tok, hparams, "w50"))
-    places = []
-    for word in ("w50", "w70", "w90"):
-        edits = execute_tars(model, tok, [request(word)], hparams)
-        edits.apply(model)
-        places.append(int(edits.edits[0].indices[0]))
-    assert len(set(places)) == 3
+    assert len(set(neurons_of_three_calls(model, tok, hparams))) == 3
     assert apart(states(model, tok, hparams, "w50")) < 0.5 * was
 
 
@@ -146,12 +151,7 @@ def test_without_a_gate_as_well(tok, tmp_path):
     model = family.make()
     changes = {"directions": ["from_name"], "spelling_layer": 1, "min_probability": 1e-9, "goal_probability": 1e-12}
     hparams = settings_of(family, "TARS", tmp_path, **changes)
-    places = []
-    for word in ("w50", "w70", "w90"):
-        edits = execute_tars(model, tok, [request(word)], hparams)
-        edits.apply(model)
-        places.append(int(edits.edits[0].indices[0]))
-    assert len(set(places)) == 3
+    assert len(set(neurons_of_three_calls(model, tok, hparams))) == 3
 
 
 def test_one_direction_alone_changes_nothing_for_the_other(model, tok, settings):
