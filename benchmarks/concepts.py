@@ -1,9 +1,10 @@
-"""The concept benchmark: SmolLM2-135M loses twenty concepts, one after another.
+"""The concept benchmark: models lose twenty concepts, one after another.
 
-Every concept has prompts that the edit is given and held-out ones, facts about its name (the reverse direction), and
-prompts in other languages where the model knows it there. Beside them: 40 unrelated facts, and ordinary text.
+Every concept has prompts that the edit is given and held-out ones, prompts in other languages, facts about its name
+(the reverse direction), and neighbours, which have to stay. Beside them: 40 unrelated facts, and ordinary text.
+SmolLM2-135M loses those of the file "demo", Gemma 3 270M those of "multilingual".
 
-Run: python benchmarks/concepts.py [--variants whitened name ...] [--text FILE] [--json FILE]
+Run: python benchmarks/concepts.py [--models demo gemma] [--variants whitened name ...] [--text FILE] [--json FILE]
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,34 +30,51 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from revs_tars_plugin import TARSHyperParams, execute_tars
 from revs_tars_plugin.data import ConceptRecord, demo_model, read_concepts_file
 from revs_tars_plugin.evaluation import (
+    OrdinaryText,
+    UnlearningReport,
+    evaluate_unlearning,
     fact_log_likelihoods,
-    fact_margins,
-    name_margins,
-    name_probabilities,
-    names_like,
     next_token_log_probabilities,
-    share_forgotten,
 )
+from revs_tars_plugin.model.module_names import ModuleNames
 
-CONCEPTS, UNRELATED = read_concepts_file()
-# Below this the model did not know it before, and there is nothing to forget.
-_KNOWN = 0.1
-_FIRST = 5
-_KINDS = ("held out", "abroad", "facts")
+# Below this the model did not know it before, and there is nothing to forget, or to keep.
+KNOWN = 0.1
+# Runs beside each other in the last table.
+_ABREAST = 4
+_SHARES = ("concept, forgotten", "concept, other languages, forgotten", "concept, facts, forgotten")
 VARIANTS: dict[str, dict[str, Any]] = {
     "whitened": {},
     "to the name": {"directions": ["to_name"]},
     "from the name": {"directions": ["from_name"]},
+    "written": {"prompts": "both"},
     "noise": {"refine": "noise", "directions": ["to_name"]},
     "published": {"refine": "noise", "affinity": "cosine", "short_prompts": 0, "directions": ["to_name"]},
 }
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what it is to lose: the model's bundled name, its packaged settings, and the file of concepts."""
+
+    bundled: str
+    settings: str
+    concepts: str
+
+
+MODELS = {
+    "demo": Subject("smollm2", "smollm2-135m", "demo"),
+    "gemma": Subject("gemma", "gemma-3-270m", "multilingual"),
+}
+
+
 def main() -> None:
-    """Removes the concepts with every asked setting and prints the tables."""
+    """Removes the concepts from every asked model with every asked setting and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["demo"])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--concepts", type=int, default=len(CONCEPTS))
+    parser.add_argument("--concepts", type=int, help="only the first ones")
+    parser.add_argument("--at", type=int, nargs="+", default=[5, 20], help="after how many everything is measured")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings")
     parser.add_argument("--text", help="ordinary text to measure on; by default sampled from the model itself")
     parser.add_argument("--tokens", type=int, default=1024, help="how many tokens of it")
@@ -64,149 +83,194 @@ def main() -> None:
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    folder = demo_model()
-    model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    text = ordinary_text(model, tok, arguments, arguments.seed)
-    concepts = CONCEPTS[: arguments.concepts]
     changes = {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in arguments.set)}
-    found = {}
-    for name in arguments.variants:
-        settings = TARSHyperParams.from_hparams("smollm2-135m").to_dict()
-        hparams = TARSHyperParams(**{**settings, **VARIANTS[name], **changes})
-        rows = run(model, tok, concepts, hparams, text)
-        title = f"{name}: " + (", ".join(f"{key}: {value}" for key, value in VARIANTS[name].items()) or "the YAML")
-        show(f"{title}; {len(rows)} concepts one after another", [row["shown"] for row in rows], decimals=4, width=160)
-        summary = [summarise(rows[:count]) for count in dict.fromkeys((min(_FIRST, len(rows)), len(rows)))]
-        show(f"Summary, {title}", summary, decimals=4, width=160)
-        found[name] = {"concepts": rows, "summary": summary, "settings": hparams.to_dict()}
+    found: dict[str, Any] = {}
+    lines = []
+    for name in arguments.models:
+        run = ConceptRun.of(MODELS[name], arguments)
+        for variant in arguments.variants:
+            settings = TARSHyperParams.from_hparams(MODELS[name].settings).to_dict()
+            hparams = TARSHyperParams(**{**settings, "seed": arguments.seed, **VARIANTS[variant], **changes})
+            rows, summary = run.removed(hparams)
+            title = f"{name}, {variant}: " + (
+                ", ".join(f"{key}: {value}" for key, value in {**VARIANTS[variant], **changes}.items()) or "the YAML"
+            )
+            show(f"{title}; {len(rows)} concepts one after another", rows, decimals=4, width=180)
+            lines += [{"model": name, "settings": variant, **line} for line in summary]
+            found[f"{name}, {variant}"] = {"concepts": rows, "summary": summary, "settings": hparams.to_dict()}
+    # Standing, since there are many figures and few runs.
+    figures = list(dict.fromkeys(figure for line in lines for figure in line))
+    for start in range(0, len(lines), _ABREAST):
+        abreast = lines[start : start + _ABREAST]
+        table = [
+            {"": figure, **{str(number): line.get(figure, "") for number, line in enumerate(abreast)}}
+            for figure in figures
+        ]
+        show("Summary, all edits so far in place", table, decimals=4, width=180)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def run(
-    model: torch.nn.Module, tok: Any, concepts: Sequence[ConceptRecord], hparams: TARSHyperParams, text: Any
-) -> list[dict[str, Any]]:
-    """Removes one concept after another; returns a row each, measured with all edits so far in place."""
-    known = {concept.name: known_prompts(model, tok, concept) for concept in concepts}
-    facts = {concept.name: fact_log_likelihoods(model, tok, concept.facts) for concept in concepts}
-    margins = {concept.name: margins_of(model, tok, concept, known[concept.name]) for concept in concepts}
-    answers = next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1)
-    execute_tars(model, tok, concepts[0].requests(), hparams)  # ordinary text is measured once a model, and not timed
-    rows, edits = [], []
-    for count, concept in enumerate(concepts, 1):
-        edit = execute_tars(model, tok, concept.requests(), hparams)
-        edit.apply(model)
-        edits.append(edit)
-        (outcome,) = edit.outcomes
-        held_out, foreign = known[concept.name]
-        after = name_probabilities(model, tok, [prompt for prompt, _ in held_out], concept.name)
-        abroad = name_probabilities(model, tok, [prompt for prompt, _ in foreign], concept.name)
-        fallen = [
-            before - now
-            for before, now in zip(facts[concept.name], fact_log_likelihoods(model, tok, concept.facts), strict=True)
+
+
+@dataclass(frozen=True)
+class ConceptRun:
+    """A model that knows concepts, with what it says before any edit.
+
+    Attributes:
+        model: The model; it is as before after every run.
+        tok: Its tokenizer.
+        concepts: The concepts, with those prompts, facts and neighbours alone that the model knows.
+        unrelated: Prompts that have nothing to do with any of them.
+        text: Ordinary text.
+        at: After how many concepts everything is measured.
+        said: What the model says behind the unrelated prompts, a token each.
+    """
+
+    model: torch.nn.Module
+    tok: Any
+    concepts: Sequence[ConceptRecord]
+    unrelated: Sequence[str]
+    text: OrdinaryText
+    at: Sequence[int]
+    said: torch.Tensor
+
+    @classmethod
+    def of(cls, subject: Subject, arguments: argparse.Namespace) -> ConceptRun:
+        """Loads the model and asks it what it knows."""
+        folder = demo_model(subject.bundled)
+        model, tok = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        text = ordinary_text(model, tok, arguments, arguments.seed)
+        concepts, unrelated = read_concepts_file(subject.concepts)
+        unrelated = unrelated or read_concepts_file()[1]
+        known = [_known(model, tok, concept) for concept in concepts[: arguments.concepts]]
+        at = sorted({min(count, len(known)) for count in arguments.at})
+        return cls(model, tok, known, unrelated, text, at, _said(model, tok, unrelated))
+
+    def removed(self, hparams: TARSHyperParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Removes one concept after another.
+
+        Args:
+            hparams: The settings.
+
+        Returns:
+            A row a concept, measured with all edits in place, and a row for each count at which all is measured.
+        """
+        before = {count: self._report(count) for count in self.at}
+        near = {count: _said(self.model, self.tok, self._near(count)) for count in self.at}
+        # Ordinary text is read once a model, and not timed.
+        execute_tars(self.model, self.tok, self.concepts[0].requests(), hparams)
+        edits, summary, report = [], [], None
+        for count, concept in enumerate(self.concepts, 1):
+            edit = execute_tars(self.model, self.tok, concept.requests(), hparams)
+            edit.apply(self.model)
+            edits.append(edit)
+            if count in self.at:
+                report = self._report(count, before[count])
+                summary.append(self._summary(report, before[count], near[count], [each.outcomes[0] for each in edits]))
+        for edit in reversed(edits):
+            edit.undo(self.model)
+        assert report is not None
+        was = before[self.at[-1]]
+        rows = [
+            _row(concept, edit.outcomes[0], *figures)
+            for concept, edit, *figures in zip(self.concepts, edits, was.concepts, report.concepts, strict=False)
         ]
-        # Of all concepts so far: does a later edit bring an earlier one back?
-        so_far = [
-            max(name_probabilities(model, tok, [prompt for prompt, _ in known[done.name][0]], done.name))
-            for done in concepts[:count]
-        ]
-        # Of all that there was above made-up names, of all concepts so far.
-        left = [margins_of(model, tok, done, known[done.name]) for done in concepts[:count]]
-        kept = int((next_token_log_probabilities(model, tok, UNRELATED).argmax(dim=-1) == answers).sum())
-        cost = text.compare(model)
-        shown = {
-            "concept": concept.name,
-            "given": f"{max(outcome.before):.2f} -> {max(outcome.after):.3f}",
-            "held out": len(held_out),
-            "p before": statistics.mean(p for _, p in held_out),
-            "worst after": max(after),
-            "edits": outcome.reversed,
-            "detectors": outcome.detectors,
-            "facts, nats": statistics.mean(fallen),
-            "abroad": f"{max((p for _, p in foreign)):.2f} -> {max(abroad):.3f}" if foreign else "",
+        return rows, summary
+
+    def _report(self, count: int, before: UnlearningReport | None = None) -> UnlearningReport:
+        return evaluate_unlearning(
+            self.model,
+            self.tok,
+            [],
+            names=ModuleNames.found_in(self.model),
+            concepts=list(self.concepts[:count]),
+            before=before,
+            attacks=("relearning",) if before is not None else (),
+        )
+
+    def _near(self, count: int) -> list[str]:
+        """What has to stay after so many: neighbours of the concepts that went, and the concepts that did not."""
+        gone, left = self.concepts[:count], self.concepts[count:]
+        named = [prompt for concept in gone for prompt, _ in concept.neighbours]
+        return list(dict.fromkeys(named + [prompt for concept in left for prompt in concept.held_out]))
+
+    def _summary(
+        self, report: UnlearningReport, before: UnlearningReport, near: torch.Tensor, outcomes: Sequence[Any]
+    ) -> dict[str, Any]:
+        figures, was = report.summary, before.summary
+        kept = _said(self.model, self.tok, self._near(len(outcomes))) == near
+        unrelated = _said(self.model, self.tok, self.unrelated) == self.said
+        cost = self.text.compare(self.model)
+        abroad = "concept, other languages"
+        languages: dict[str, list[tuple[float, float]]] = {}
+        for old, new in zip(before.concepts, report.concepts, strict=True):
+            for name in new:
+                if name.startswith("in "):
+                    languages.setdefault(name, []).append((old[name], new[name]))
+        return {
+            "concepts": len(outcomes),
+            "held-out p, worst": figures["concept, worst"],
+            "held-out p, mean": f"{was['concept']:.3f} -> {figures['concept']:.3f}",
+            "other languages, mean": f"{was[abroad]:.3f} -> {figures[abroad]:.3f}" if abroad in was else "",
+            **{
+                name: f"{statistics.mean(old for old, _ in pairs):.3f} -> {statistics.mean(new for _, new in pairs):.3f}"
+                for name, pairs in sorted(languages.items())
+            },
+            **{share: f"{figures[share]:.2f} ({figures[share + ', least']:.2f})" for share in _SHARES if share in figures},
             "KL median": cost.kl_median,
             "KL mean": cost.kl_mean,
             "top-1": cost.top1_agreement,
-            "facts kept": f"{kept}/{len(UNRELATED)}",
-            "s": outcome.seconds,
+            "perplexity": f"{cost.perplexity_before:.2f} -> {cost.perplexity_after:.2f}",
+            "unrelated, kept": f"{int(unrelated.sum())}/{len(unrelated)}",
+            "neighbours, kept": f"{int(kept.sum())}/{len(kept)}",
+            "returned, neighbours relearned": figures.get("concept, returned", ""),
+            "vectors, median": f"{statistics.median(each.reversed for each in outcomes):g}",
+            "detectors, median": f"{statistics.median(each.detectors for each in outcomes):g}",
+            "s a concept, median": statistics.median(each.seconds for each in outcomes),
         }
-        rows.append(
-            {
-                "shown": shown,
-                "held out after": after,
-                "foreign after": abroad,
-                "foreign before": [p for _, p in foreign],
-                "fallen": fallen,
-                "worst so far": max(so_far),
-                "margins before": [margins[done.name] for done in concepts[:count]],
-                "margins after": left,
-                "kept": kept,
-                "reached": outcome.reached,
-            }
-        )
-    for edit in reversed(edits):
-        edit.undo(model)
-    return rows
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One line over all concepts; cost and worst probability are those with all of their edits in place."""
-    shown = [row["shown"] for row in rows]
-    last = shown[-1]
-    abroad = [
-        (before, after)
-        for row in rows
-        for before, after in zip(row["foreign before"], row["foreign after"], strict=True)
-    ]
+def _row(concept: ConceptRecord, outcome: Any, before: Any, after: Any) -> dict[str, Any]:
+    """One concept, with the edits of all concepts in place."""
+    abroad, facts = "concept, other languages", "concept, facts, forgotten"
     return {
-        "concepts": len(rows),
-        "held-out p, worst": rows[-1]["worst so far"],
-        "edits, median": f"{statistics.median(row['edits'] for row in shown):g}",
-        "KL median": last["KL median"],
-        "KL mean": last["KL mean"],
-        "top-1": last["top-1"],
-        "facts kept": last["facts kept"],
-        "facts of names, nats": statistics.mean(row["facts, nats"] for row in shown),
-        **{f"{kind}, forgotten": forgotten(rows[-1], kind) for kind in _KINDS},
-        "abroad, mean p": " -> ".join(f"{statistics.mean(side):.3f}" for side in zip(*abroad, strict=True)),
-        "s, median": statistics.median(row["s"] for row in shown),
+        "concept": concept.name,
+        "given": f"{max(outcome.before):.2f} -> {max(outcome.after):.3f}",
+        "held out": len(concept.held_out),
+        "p before": before["concept"],
+        "worst": after["concept, worst"],
+        "abroad": f"{before[abroad]:.2f} -> {after[abroad]:.3f}" if abroad in before else "",
+        "languages": len(concept.languages) or "",
+        "facts forgotten": after.get(facts, ""),
+        "vectors": outcome.reversed,
+        "detectors": outcome.detectors,
+        "s": f"{outcome.seconds:.1f}",
     }
 
 
-def margins_of(
-    model: torch.nn.Module, tok: Any, concept: ConceptRecord, known: tuple[list[tuple[str, float]], ...]
-) -> dict[str, list[float]]:
-    """How far the name stands above made-up ones, nats, behind each prompt and in each fact."""
-    others = names_like(concept)
-    held_out, foreign = ([prompt for prompt, _ in prompts] for prompts in known)
-    return {
-        "held out": name_margins(model, tok, held_out, concept.name, others),
-        "abroad": name_margins(model, tok, foreign, concept.name, others),
-        "facts": fact_margins(model, tok, concept.facts, concept.name, others),
-    }
+def _known(model: torch.nn.Module, tok: Any, concept: ConceptRecord) -> ConceptRecord:
+    """The concept with what the model knows of it, and of its neighbours."""
+
+    def known(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        likelihoods = torch.tensor(fact_log_likelihoods(model, tok, pairs))
+        return tuple(pair for pair, p in zip(pairs, likelihoods.exp().tolist(), strict=True) if p >= KNOWN)
+
+    def leading(prompts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(prompt for prompt, _ in known([(prompt, concept.name) for prompt in prompts]))
+
+    languages = {code: known(pairs) for code, pairs in concept.languages.items()}
+    return replace(
+        concept,
+        held_out=leading(concept.held_out),
+        foreign=leading(concept.foreign),
+        languages={code: pairs for code, pairs in languages.items() if pairs},
+        neighbours=known(concept.neighbours),
+    )
 
 
-def forgotten(row: dict[str, Any], kind: str) -> str:
-    """The share of it that is gone over all concepts so far, and the least of any concept."""
-    pairs = [
-        (before[kind], after[kind]) for before, after in zip(row["margins before"], row["margins after"], strict=True)
-    ]
-    each = [share for share in (share_forgotten(*pair) for pair in pairs) if share is not None]
-    if not each:
-        return ""
-    overall = share_forgotten(*([value for values in side for value in values] for side in zip(*pairs, strict=True)))
-    return f"{overall:.2f} ({min(each):.2f})"
-
-
-def known_prompts(
-    model: torch.nn.Module, tok: Any, concept: ConceptRecord
-) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """Held-out and foreign prompts after which the unedited model gives the name, with its probability."""
-    found = []
-    for prompts in (concept.held_out, concept.foreign):
-        probabilities = name_probabilities(model, tok, prompts, concept.name)
-        found.append([(prompt, p) for prompt, p in zip(prompts, probabilities, strict=True) if p >= _KNOWN])
-    return found[0], found[1]
+def _said(model: torch.nn.Module, tok: Any, prompts: Sequence[str]) -> torch.Tensor:
+    return next_token_log_probabilities(model, tok, prompts).argmax(dim=-1)
 
 
 if __name__ == "__main__":

@@ -236,7 +236,10 @@ def secrets(
 def concepts(
     *,
     file: Annotated[
-        Path | None, typer.Argument(metavar="YAML", help="Concepts; by default twenty that the demo model knows.")
+        Path | None,
+        typer.Argument(
+            metavar="YAML", help="Concepts, or a packaged file: demo (the default), or multilingual, for Gemma 3."
+        ),
     ] = None,
     count: Annotated[int | None, typer.Option(help="Only so many, the first ones. Default: all.")] = None,
     model: Annotated[
@@ -257,8 +260,9 @@ def concepts(
 ) -> None:
     """Remove concepts that a model knows by itself with several methods; measure names, facts and what has to stay.
 
-    With --count the other concepts of the file are neighbours: what the model says of them has to stay. No model can be
-    had that learned everything else, so there is no row to be near to.
+    What the model says of each concept's neighbours has to stay; with --count the other concepts of the file are
+    neighbours, too. They are also taught again: "concept, returned" is the share of the names that comes back by it. No
+    model can be had that learned everything else, so there is no row to be near to.
 
     Example: revs-tars bench concepts --count 5 --method TARS --method FT
     """
@@ -268,6 +272,7 @@ def concepts(
     from .loading import ordinary_chunks
 
     known, unrelated = read_concepts_file(file)
+    unrelated = unrelated or read_concepts_file()[1]
     chosen = known[:count]
     title = f"Concepts: {len(chosen)} to forget, all at once"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ from ..errors import InputError, did_you_mean
 from ..yaml_files import parsed_yaml
 from .secret_files import text_of
 
-_PACKAGED = Path(__file__).parent / "concepts.yaml"
+# The packaged files, by what they are called in the place of a path.
+_FOLDER = Path(__file__).parent
+PACKAGED_CONCEPTS = {"demo": _FOLDER / "concepts.yaml", "multilingual": _FOLDER / "concepts_multilingual.yaml"}
 _LISTS = ("prompts", "held_out", "foreign")
+_PAIRS = ("facts", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,9 @@ class ConceptRecord:
         prompts: Given to the edit; the name comes next.
         held_out: Other prompts after which the name comes next, kept for measuring.
         facts: Pairs of a beginning that holds the name, and how it goes on.
-        foreign: Prompts in other languages.
+        foreign: Prompts in other languages, with the name as it is.
+        languages: Prompts in other languages by the language's code, each with the name as that language writes it.
+        neighbours: Pairs of a prompt about something near and what comes behind it, which has to stay.
     """
 
     name: str
@@ -32,20 +37,35 @@ class ConceptRecord:
     held_out: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     foreign: tuple[str, ...] = ()
+    languages: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    neighbours: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def abroad(self) -> tuple[tuple[str, str], ...]:
+        """All prompts in other languages, each with the name as it is written there."""
+        named = tuple((prompt, self.name) for prompt in self.foreign)
+        return named + tuple(pair for pairs in self.languages.values() for pair in pairs)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that is written of it, one text an entry."""
+        pairs = (*self.facts, *self.neighbours, *(pair for pairs in self.languages.values() for pair in pairs))
+        return (*self.prompts, *self.held_out, *self.foreign, *(" ".join(pair) for pair in pairs))
 
     def requests(self) -> list[dict[str, str]]:
-        """Returns the host's requests that remove it, one for each of its prompts."""
+        """Returns the host's requests that remove it: one for each of its prompts, or one of the name alone."""
         return [
-            {"prompt": prompt, "forget": self.name, "target_new": self.name, "ground_truth": self.name}
-            for prompt in self.prompts
+            {**prompt, "forget": self.name, "target_new": self.name, "ground_truth": self.name}
+            for prompt in ([{"prompt": prompt} for prompt in self.prompts] or [{}])
         ]
 
 
 def read_concepts_file(path: str | Path | None = None) -> tuple[list[ConceptRecord], list[str]]:
-    """Reads concepts from YAML: `concepts`, a list of `name, prompts[, held_out, facts, foreign]`, and `unrelated`.
+    """Reads concepts from YAML: a list `concepts`, each with a `ConceptRecord`'s fields, and `unrelated`.
 
     Args:
-        path: The file; by default the packaged one with twenty concepts that SmolLM2-135M knows.
+        path: The file, or a packaged one: "demo" (the default), twenty concepts that SmolLM2-135M knows, or
+            "multilingual", twenty that Gemma 3 270M knows in many languages.
 
     Returns:
         The concepts, and prompts that have nothing to do with any of them.
@@ -53,7 +73,8 @@ def read_concepts_file(path: str | Path | None = None) -> tuple[list[ConceptReco
     Raises:
         InputError: Naming the file, the concept and the field.
     """
-    file = Path(path).expanduser() if path is not None else _PACKAGED
+    packaged = PACKAGED_CONCEPTS.get("demo" if path is None else str(path))
+    file = packaged or Path(str(path)).expanduser()
     return concepts_from_text(text_of(file), str(file))
 
 
@@ -72,7 +93,7 @@ def concepts_from_text(text: str, name: str) -> tuple[list[ConceptRecord], list[
 
 
 def _concept(where: str, entry: Any) -> ConceptRecord:
-    known = ("name", "facts", *_LISTS)
+    known = ("name", *_LISTS, "languages", *_PAIRS)
     if not isinstance(entry, Mapping):
         raise InputError(f"{where}: not a mapping; it needs name and prompts.")
     for key in entry:
@@ -81,17 +102,32 @@ def _concept(where: str, entry: Any) -> ConceptRecord:
     name = entry.get("name")
     if not isinstance(name, str) or not name.strip():
         raise InputError(f'{where}: "name" is empty; give the text that has to go.')
-    lists = {key: _texts(where, key, entry.get(key)) for key in _LISTS}
-    if not lists["prompts"]:
-        raise InputError(f'{where}: "prompts" is empty; give at least one text after which the name comes.')
-    facts = entry.get("facts") or []
+    languages = entry.get("languages") or {}
+    if not isinstance(languages, Mapping):
+        raise InputError(f'{where}: "languages" must name a list of prompts for each language.')
+    return ConceptRecord(
+        name,
+        **{key: _texts(where, key, entry.get(key)) for key in _LISTS},
+        languages={str(key): _prompts(where, f"languages, {key}", value, name) for key, value in languages.items()},
+        **{key: _pairs(where, key, entry.get(key)) for key in _PAIRS},
+    )
+
+
+def _prompts(where: str, key: str, value: Any, name: str) -> tuple[tuple[str, str], ...]:
+    """Prompts, each with the name as it stands behind this one: the concept's own where none is given."""
+    if not isinstance(value, list):
+        raise InputError(f'{where}: "{key}" must be a list of prompts, or of pairs of a prompt and the name there.')
+    return _pairs(where, key, [[each, name] if isinstance(each, str) else each for each in value])
+
+
+def _pairs(where: str, key: str, value: Any) -> tuple[tuple[str, str], ...]:
     # How a fact goes on may be a space alone: some tokenizers put one in front of a number as a token of its own.
-    if not isinstance(facts, list) or not all(
-        isinstance(fact, list) and len(fact) == 2 and all(isinstance(part, str) and part for part in fact)
-        for fact in facts
+    if not isinstance(value or [], list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)
+        for pair in value or []
     ):
-        raise InputError(f'{where}: "facts" must be pairs of a beginning and how it goes on.')
-    return ConceptRecord(name, facts=tuple((first, then) for first, then in facts), **lists)
+        raise InputError(f'{where}: "{key}" must be pairs of a beginning and how it goes on.')
+    return tuple((first, then) for first, then in value or [])
 
 
 def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:

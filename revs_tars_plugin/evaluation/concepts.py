@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..formatting import headings_of
 from ..requests.made_up import MadeUp
 from ..requests.reading import tokenise_in_context
@@ -28,6 +29,8 @@ ABOVE_MADE_UP = {
     "concept, other languages, above made-up names (nats)": "concept, other languages, forgotten",
     "concept, facts, above made-up names (nats)": "concept, facts, forgotten",
 }
+# The names' probability after what is near was taught again, and which share of what was gone that is.
+RELEARNED, RETURNED = "concept, neighbours relearned", "concept, returned"
 
 
 def name_probabilities(model: nn.Module, tok: Any, prompts: Sequence[str], name: str) -> list[float]:
@@ -116,35 +119,72 @@ def share_forgotten(before: Sequence[float], after: Sequence[float]) -> float | 
     return 1 - sum(now for _, now in known) / sum(was for was, _ in known)
 
 
-def measure_concepts(run: EvaluationRun) -> None:
-    """Asks for the concepts, from description to name, in other languages, and from name to facts."""
-    for concept in run.concepts:
-        prompts, abroad = run.asked(concept.held_out or concept.prompts), run.asked(concept.foreign)
-        beginnings = run.asked([beginning for beginning, _ in concept.facts])
-        asked_facts = [(asked, end) for asked, (_, end) in zip(beginnings, concept.facts, strict=True)]
-        probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
-        foreign = name_probabilities(run.model, run.tok, abroad, concept.name)
-        facts = fact_log_likelihoods(run.model, run.tok, asked_facts)
-        row: dict[str, Any] = {"concept": mean(probabilities), "concept, worst": max(probabilities)}
-        if foreign:
-            row["concept, other languages"] = mean(foreign)
-        if facts:
-            row["concept, facts (nats)"] = mean(facts)
-        others = names_like(concept, run.options.seed)
-        above = (
-            name_margins(run.model, run.tok, prompts, concept.name, others),
-            name_margins(run.model, run.tok, abroad, concept.name, others),
-            fact_margins(run.model, run.tok, asked_facts, concept.name, others),
+def held_out_prompts(run: EvaluationRun, concept: ConceptRecord) -> list[str]:
+    """Returns the prompts that a concept is asked by, as the model gets them.
+
+    Raises:
+        InputError: When there is none.
+    """
+    prompts = concept.held_out or concept.prompts
+    if not prompts:
+        raise InputError(
+            f'The concept "{concept.name}" has neither "held_out" nor "prompts", so nothing can be asked; give texts '
+            "after which its name comes."
         )
-        row |= {name: mean(margins) for name, margins in zip(ABOVE_MADE_UP, above, strict=True) if margins}
-        run.concept_rows.append(row)
-    for name in headings_of(run.concept_rows):
-        values = [row[name] for row in run.concept_rows if name in row]
+    return run.asked(prompts)
+
+
+def measure_concepts(run: EvaluationRun) -> None:
+    """Asks for the concepts: from description to name, in each language, from name to facts, and for what is near."""
+    rows = []
+    for concept in run.concepts:
+        rows.append(_figures(run, concept))
+        # Rows alone have languages one by one, since concepts are known in different ones.
+        languages = {f"in {code}": _probability(run, pairs) for code, pairs in concept.languages.items()}
+        run.concept_rows.append({**rows[-1], **languages})
+    for name in headings_of(rows):
+        values = [row[name] for row in rows if name in row]
         run.summary[name] = max(values) if name == "concept, worst" else mean(values)
+
+
+def _figures(run: EvaluationRun, concept: ConceptRecord) -> dict[str, Any]:
+    prompts = held_out_prompts(run, concept)
+    probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
+    row: dict[str, Any] = {"concept": mean(probabilities), "concept, worst": max(probabilities)}
+    if concept.abroad:
+        row["concept, other languages"] = _probability(run, concept.abroad)
+    facts = _asked(run, concept.facts)
+    if facts:
+        row["concept, facts (nats)"] = mean(fact_log_likelihoods(run.model, run.tok, facts))
+    if concept.neighbours:
+        row["concept, neighbours"] = _probability(run, concept.neighbours)
+    others = names_like(concept, run.options.seed)
+    # Where a language has a name of its own, made-up ones are none of that language.
+    abroad = run.asked([prompt for prompt, name in concept.abroad if name == concept.name])
+    above = (
+        name_margins(run.model, run.tok, prompts, concept.name, others),
+        name_margins(run.model, run.tok, abroad, concept.name, others),
+        fact_margins(run.model, run.tok, facts, concept.name, others),
+    )
+    return row | {name: mean(margins) for name, margins in zip(ABOVE_MADE_UP, above, strict=True) if margins}
+
+
+def _asked(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs of a beginning and how it goes on, the former as the model gets it."""
+    beginnings = run.asked([beginning for beginning, _ in pairs])
+    return [(asked, end) for asked, (_, end) in zip(beginnings, pairs, strict=True)]
+
+
+def _probability(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> float:
+    """How likely such pairs go on as they do, on average."""
+    likelihoods = torch.tensor(fact_log_likelihoods(run.model, run.tok, _asked(run, pairs)))
+    return float(likelihoods.exp().mean())
 
 
 def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:
     """Adds for each concept, and over all, which share of what there was above made-up names is gone since a report.
+
+    Where what is near was taught again, which share of the names' probability that was gone is back.
 
     Args:
         run: The evaluation of the model as it stands, with its concepts measured.
@@ -166,3 +206,6 @@ def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:
         if overall is not None:
             run.summary[share] = overall
             run.summary[f"{share}, least"] = min(shares)
+    gone = before.summary.get("concept", 0.0) - run.summary.get("concept", 0.0)
+    if RELEARNED in run.summary and gone > 0:
+        run.summary[RETURNED] = (run.summary[RELEARNED] - run.summary["concept"]) / gone

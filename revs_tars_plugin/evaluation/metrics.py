@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .concepts import ABOVE_MADE_UP, measure_concepts
+from .concepts import ABOVE_MADE_UP, RELEARNED, RETURNED, measure_concepts
 from .cost import measure_cost
 from .enumeration import measure_enumerated
 from .exposure import measure_exposure
@@ -22,7 +22,7 @@ from .merging import measure_merged
 from .paraphrase import measure_paraphrased
 from .pruning import measure_pruned
 from .quantization import measure_quantized
-from .relearning import measure_relearned
+from .relearning import measure_neighbours_relearned, measure_relearned
 from .retained import measure_retained
 from .run import EvaluationRun
 from .sampling import measure_sampled
@@ -193,6 +193,9 @@ METRICS: tuple[Metric, ...] = (
     _metric("concept, worst", _CONCEPT, label="concept, worst prompt", headline=True),
     _metric("concept, other languages", _CONCEPT),
     _metric("concept, facts (nats)", _CONCEPT, question="detail"),
+    _metric("concept, neighbours", _CONCEPT, better="higher", question="left"),
+    _metric(RELEARNED, _CONCEPT, measure=measure_neighbours_relearned, attack="relearning"),
+    _metric(RETURNED, _CONCEPT),  # with a report from before, as what follows but one line
     *(_metric(name, _CONCEPT, question="detail") for name in ABOVE_MADE_UP),
     # Only with a report of the model before its edit.
     *(

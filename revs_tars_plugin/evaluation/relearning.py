@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..data.memorised import memorise
 from ..requests.reading import join
+from .concepts import RELEARNED, held_out_prompts, name_probabilities
 from .run import EvaluationRun, mean
 from .scores import output_scores
 
@@ -70,3 +71,24 @@ def measure_relearned(run: EvaluationRun) -> None:
     scores, said = after_relearning(run.model, run.tok, texts, ask, seed=run.options.seed)
     run.keep("relearning", scores, others)
     run.summary["relearning, said"] = mean(said)
+
+
+def measure_neighbours_relearned(run: EvaluationRun) -> None:
+    """Teaches what is near the concepts, as an attacker may who has nothing of them, and asks for their names.
+
+    Published for concepts by PISCES (arXiv 2505.22586) and CRISP (arXiv 2508.13650).
+    """
+    near = [pair for concept in run.concepts for pair in concept.neighbours]
+    if not near:
+        return
+    texts = [join(*pair) for pair in zip(run.asked([prompt for prompt, _ in near]), [end for _, end in near], strict=True)]
+
+    def ask(model: nn.Module) -> float:
+        return mean(
+            [
+                mean(name_probabilities(model, run.tok, held_out_prompts(run, concept), concept.name))
+                for concept in run.concepts
+            ]
+        )
+
+    run.summary[RELEARNED] = after_relearning(run.model, run.tok, texts, ask, seed=run.options.seed)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..data.concept_files import ConceptRecord
 from ..errors import InputError
-from ..evaluation import evaluate_unlearning, next_token_log_probabilities
+from ..evaluation import UnlearningReport, evaluate_unlearning, next_token_log_probabilities
 from ..model.module_names import ModuleNames
 from .benchmark import Scores
 from .records import Record, Split
@@ -27,7 +27,9 @@ class Concepts:
         concepts: What has to be forgotten.
         unrelated: Prompts that have nothing to do with them.
         before: What the unedited model says behind each of these, a token.
-        near: Prompts about other concepts of the file, their neighbours: to their names, and from them to facts.
+        report: What was found of the concepts in the unedited model.
+        near: Prompts about what is near the concepts: their own neighbours, and other concepts of the file, to their
+            names and from them to facts.
         near_before: What the unedited model says behind each of these.
         retain: Texts to retain, for the methods that train.
         name: What result files and tables call it.
@@ -36,6 +38,7 @@ class Concepts:
     concepts: tuple[ConceptRecord, ...]
     unrelated: tuple[str, ...]
     before: tuple[int, ...]
+    report: UnlearningReport
     retain: tuple[Record, ...]
     near: tuple[str, ...] = ()
     near_before: tuple[int, ...] = ()
@@ -76,15 +79,18 @@ class Concepts:
             if len(words) > 1:
                 prompt, answer = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
                 retain.append(Record(str(number), str(number), "text", CONCEPTS, prompt, answer))
-        near = [
+        near = [prompt for concept in concepts for prompt, _ in concept.neighbours]
+        near += [
             prompt
             for each in neighbours
             for prompt in (*each.prompts, *each.held_out, *(beginning for beginning, _ in each.facts))
         ]
+        near = list(dict.fromkeys(near))
         return cls(
             tuple(concepts),
             tuple(unrelated),
             _said(model, tok, unrelated),
+            _measured(model, tok, concepts),
             tuple(retain),
             tuple(near),
             _said(model, tok, near),
@@ -102,9 +108,7 @@ class Concepts:
 
     def scores(self, model: nn.Module, tok: Any) -> Scores:
         """Returns what `evaluate_unlearning` says of concepts, and what share of the other answers is the same."""
-        report = evaluate_unlearning(
-            model, tok, [], names=ModuleNames.found_in(model), concepts=list(self.concepts), attacks=()
-        )
+        report = _measured(model, tok, self.concepts, self.report)
         scores: Scores = {name: (float(value), {}) for name, value in report.summary.items()}
         for name, prompts, before in (
             ("neighbours, kept", self.near, self.near_before),
@@ -119,6 +123,21 @@ class Concepts:
     def against(self, scores: Scores, gold: Scores) -> Scores:
         """Nothing: there is no model to compare with."""
         return {}
+
+
+def _measured(
+    model: nn.Module, tok: Any, concepts: Sequence[ConceptRecord], before: UnlearningReport | None = None
+) -> UnlearningReport:
+    # To learn again what is near says something of an edited model alone.
+    return evaluate_unlearning(
+        model,
+        tok,
+        [],
+        names=ModuleNames.found_in(model),
+        concepts=list(concepts),
+        before=before,
+        attacks=("relearning",) if before is not None else (),
+    )
 
 
 def _said(model: nn.Module, tok: Any, prompts: Sequence[str]) -> tuple[int, ...]:

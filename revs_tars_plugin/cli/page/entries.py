@@ -88,9 +88,8 @@ def _bounded(asked: RequestsFile) -> RequestsFile:
     texts = [text for each in secrets for text in (each.prompt, each.target, each.subject or "", *each.rewordings)]
     entries = len(secrets)
     for concept in asked.concepts:
-        lines = [*concept.prompts, *concept.held_out, *concept.foreign, *(" ".join(fact) for fact in concept.facts)]
-        texts += [concept.name, *lines]
-        entries += len(lines)
+        texts += [concept.name, *concept.texts]
+        entries += len(concept.texts)
     if entries > MOST_ENTRIES:
         raise InputError(f"This page takes {MOST_ENTRIES} entries; use revs-tars edit for more.")
     if any(len(text) > MOST_CHARACTERS for text in texts):
