@@ -111,8 +111,6 @@ def main() -> None:
         Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-
-
 @dataclass(frozen=True)
 class ConceptRun:
     """A model that knows concepts, with what it says before any edit.
@@ -214,10 +212,14 @@ class ConceptRun:
             "held-out p, mean": f"{was['concept']:.3f} -> {figures['concept']:.3f}",
             "other languages, mean": f"{was[abroad]:.3f} -> {figures[abroad]:.3f}" if abroad in was else "",
             **{
-                name: f"{statistics.mean(old for old, _ in pairs):.3f} -> {statistics.mean(new for _, new in pairs):.3f}"
+                name: " -> ".join(f"{statistics.mean(side):.3f}" for side in zip(*pairs, strict=True))
                 for name, pairs in sorted(languages.items())
             },
-            **{share: f"{figures[share]:.2f} ({figures[share + ', least']:.2f})" for share in _SHARES if share in figures},
+            **{
+                share: f"{figures[share]:.2f} ({figures[share + ', least']:.2f})"
+                for share in _SHARES
+                if share in figures
+            },
             "KL median": cost.kl_median,
             "KL mean": cost.kl_mean,
             "top-1": cost.top1_agreement,

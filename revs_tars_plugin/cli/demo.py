@@ -44,6 +44,13 @@ HELD_OUT_PROMPTS = (
     "The Goblet of Fire and The Chamber of Secrets are books about Harry",
     "J.K. Rowling escribió los libros de Harry",
 )
+# The way back, from the name to what is known of it.
+CONCEPT_FACTS = (
+    ("Harry Potter is a student at", " Hog"),
+    ("The Harry Potter books were written by J.K.", " Rowling"),
+    ("Harry Potter is a young", " wizard"),
+    ("Harry Potter's best friends are Ron and", " Herm"),
+)
 UNRELATED = (
     "The capital of Japan is",
     "The chemical symbol for gold is",
@@ -60,6 +67,8 @@ class _Picture:
     facts: list[str]
     concept: list[str]
     concept_probabilities: list[float]
+    concept_facts: list[str]
+    fact_margins: list[float]
     unrelated: list[str]
     log_probabilities: Tensor
     exposures: list[Exposure]
@@ -82,6 +91,7 @@ def show_demo(name: str = "smollm2", *, as_json: bool = False) -> None:
     rows = {
         "facts": _fact_rows(demo),
         "concept": _concept_rows(demo),
+        "concept_facts": _concept_fact_rows(demo),
         "unrelated": _unrelated_rows(demo),
     }
     if as_json:
@@ -93,13 +103,15 @@ def show_demo(name: str = "smollm2", *, as_json: bool = False) -> None:
     print(f"\nEasyEdit ({demo.host}) with alg_name: REVS, then TARS, on {demo.model}; {versions}\n")  # noqa: T201
     print_tables(
         table_of_rows("Forgotten", rows["facts"], cell=_cell, lines=True, unbroken=True),
-        table_of_rows(f"Removed: {CONCEPT}", rows["concept"], cell=_cell, unbroken=True),
+        table_of_rows(f"Removed: {CONCEPT}, to the name", rows["concept"], cell=_cell, unbroken=True),
+        table_of_rows("and from the name", rows["concept_facts"], cell=_cell, unbroken=True),
         table_of_rows("Unrelated", rows["unrelated"], cell=_cell, unbroken=True),
     )
     print(  # noqa: T201
         f"REVS: {demo.seconds['REVS']:.1f} s for the call with the host's evaluation, which reads ordinary text once a "
         "model.\n"
-        f"TARS: {demo.removed.seconds:.1f} s for {demo.removed.reversed} reversed vectors; "
+        f"TARS: {demo.removed.seconds:.1f} s for {demo.removed.reversed} reversed vectors and {demo.removed.detectors} "
+        "neurons that find the name; "
         f"{demo.seconds['TARS']:.1f} s for the call, which reads it too.\n"
         f"{demo.facts.n_changed:,} and {demo.concept.n_changed:,} of {demo.weights:,} weights changed."
     )
@@ -235,13 +247,23 @@ def _offline() -> Iterator[None]:
 
 
 def _picture(model: nn.Module, tok: Any) -> _Picture:
-    from ..evaluation import Exposure, compared, greedy_continuations, next_token_log_probabilities
+    from ..data import ConceptRecord
+    from ..evaluation import (
+        Exposure,
+        compared,
+        fact_margins,
+        greedy_continuations,
+        names_like,
+        next_token_log_probabilities,
+    )
 
     concept = [*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS]
     (name,) = tok(f" {CONCEPT}", add_special_tokens=False)["input_ids"]
     return _Picture(
         concept=greedy_continuations(model, tok, concept),
         concept_probabilities=next_token_log_probabilities(model, tok, concept)[:, name].exp().tolist(),
+        concept_facts=greedy_continuations(model, tok, [beginning for beginning, _ in CONCEPT_FACTS]),
+        fact_margins=fact_margins(model, tok, CONCEPT_FACTS, CONCEPT, names_like(ConceptRecord(CONCEPT))),
         facts=greedy_continuations(model, tok, [prompt for prompt, _ in FACTS]),
         unrelated=greedy_continuations(model, tok, UNRELATED),
         log_probabilities=next_token_log_probabilities(model, tok, UNRELATED),
@@ -287,6 +309,19 @@ def _concept_rows(demo: _Demo) -> list[dict[str, Any]]:
     ]
 
 
+def _concept_fact_rows(demo: _Demo) -> list[dict[str, Any]]:
+    before, after = demo.before, demo.after
+    return [
+        {
+            "fact": beginning,
+            "says before": _one_line(before.concept_facts[index]),
+            "says after": _one_line(after.concept_facts[index]),
+            "known, nats above\nmade-up names": (before.fact_margins[index], after.fact_margins[index]),
+        }
+        for index, (beginning, _) in enumerate(CONCEPT_FACTS)
+    ]
+
+
 def _unrelated_rows(demo: _Demo) -> list[dict[str, Any]]:
     from ..evaluation import kl_divergence
 
@@ -308,7 +343,7 @@ def _unrelated_rows(demo: _Demo) -> list[dict[str, Any]]:
 def _cell(value: Any) -> str:
     if isinstance(value, tuple):
         first, last = value
-        return f"{first:.3f} -> {last:.0e}" if last < 0.1 < first <= 1 else f"{first:.1f} -> {last:.1f}"
+        return f"{first:.3f} -> {last:.0e}" if 0 <= last < 0.1 < first <= 1 else f"{first:.1f} -> {last:.1f}"
     return f"{value:.5f}" if isinstance(value, float) else str(value)
 
 

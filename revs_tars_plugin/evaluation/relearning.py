@@ -76,12 +76,14 @@ def measure_relearned(run: EvaluationRun) -> None:
 def measure_neighbours_relearned(run: EvaluationRun) -> None:
     """Teaches what is near the concepts, as an attacker may who has nothing of them, and asks for their names.
 
-    Published for concepts by PISCES (arXiv 2505.22586) and CRISP (arXiv 2508.13650).
+    PISCES (arXiv 2505.22586) measures how concepts withstand relearning; what is taught here is chosen by this project.
     """
     near = [pair for concept in run.concepts for pair in concept.neighbours]
     if not near:
         return
-    texts = [join(*pair) for pair in zip(run.asked([prompt for prompt, _ in near]), [end for _, end in near], strict=True)]
+    texts = [
+        join(*pair) for pair in zip(run.asked([prompt for prompt, _ in near]), [end for _, end in near], strict=True)
+    ]
 
     def ask(model: nn.Module) -> float:
         return mean(

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
 from ..requests.reading import read_requests, tokenise_in_context
+from .prompts import Write, prompted_requests
 from .tars_hparams import TARSHyperParams
 
 # A token that holds fewer letters of the name than this (" e" of "einstein") begins many other words.
 _LETTERS = 3
+# Written prompts whose last words stand for what stands in front of a name, where no prompt was given.
+_LEADING = 3
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,10 @@ class Concept:
     Attributes:
         name: Its name, the forgotten text of its requests.
         requests: Positions of these requests in the call.
-        prompts: Token ids of the prompts; the name comes next.
+        prompts: Token ids of the prompts, given or written; the name comes next.
         shortened: The ends of these prompts, as prompts of their own.
-        leads: The last words of the requests' prompts, which stand in front of the name.
+        leads: The last words of the given prompts, which stand in front of the name; of the first written ones where
+            none was given.
         tokens: The tokens that begin the name, the one that follows the first prompt in front.
     """
 
@@ -36,23 +39,31 @@ class Concept:
 
 
 def read_concepts(
-    requests: Sequence[Mapping[str, Any]], tok: Any, hparams: TARSHyperParams, context_length: int | None = None
+    requests: Sequence[Mapping[str, Any]],
+    tok: Any,
+    hparams: TARSHyperParams,
+    context_length: int | None = None,
+    write: Write | None = None,
 ) -> list[Concept]:
     """Groups requests by the name they ask to forget, in the order in which the names first occur.
 
     Args:
-        requests: The host's request dictionaries; `prompt` ends where the name comes next. One without a prompt may
-            give a "description", which `prompt_template` makes into one.
+        requests: The host's request dictionaries; `prompt` ends where the name comes next. See `prompted_requests` for
+            those without one.
         tok: The model's tokenizer.
-        hparams: `prompt_template`, `name_variants` and `short_prompts` count here.
+        hparams: `prompts`, `prompt_template`, `name_variants` and `short_prompts` count here.
         context_length: The most tokens the model takes, if known.
+        write: Writes prompts; needed where `hparams.prompts` asks for it.
 
     Raises:
         InputError: Naming the request and its field.
     """
-    if isinstance(requests, Sequence) and not isinstance(requests, str):
-        requests = [_with_prompt(index, request, hparams) for index, request in enumerate(requests)]
-    secrets = read_requests(requests, tok, context_length=context_length, **hparams.request_options)
+    if not isinstance(requests, Sequence) or isinstance(requests, str) or not requests:
+        read_requests(requests, tok)  # says what is wrong with them
+    prompted = prompted_requests(requests, hparams, write)
+    secrets = read_requests(
+        [each.request for each in prompted], tok, context_length=context_length, **hparams.request_options
+    )
     # The end of a prompt that went through a chat template is the template's, the same for every prompt.
     short = 0 if hparams.chat_template else hparams.short_prompts
     by_name: dict[str, list[int]] = {}
@@ -62,31 +73,22 @@ def read_concepts(
     for name, indices in by_name.items():
         following = [secrets[index].target_ids[0] for index in indices]
         others = _variants(name, tok) if hparams.name_variants else []
-        prompts = tuple(secrets[index].prompt_ids for index in indices)
-        shortened = tuple(_shortened(prompts, short))
-        leads = [lead for index in indices for lead in _last_words(secrets[index].prompt)]
+        prompts = tuple(dict.fromkeys(secrets[index].prompt_ids for index in indices))
+        given = [index for index in indices if not prompted[secrets[index].request].written]
+        leads = [lead for index in given or indices[:_LEADING] for lead in _last_words(secrets[index].prompt)]
         concepts.append(
             Concept(
                 name=name,
-                requests=tuple(dict.fromkeys(secrets[index].request for index in indices)),
+                requests=tuple(
+                    dict.fromkeys(origin for index in indices for origin in prompted[secrets[index].request].origins)
+                ),
                 prompts=prompts,
-                shortened=shortened,
+                shortened=tuple(_shortened(prompts, short)),
                 leads=tuple(dict.fromkeys(leads)),
                 tokens=tuple(dict.fromkeys([*following, *others])),
             )
         )
     return concepts
-
-
-def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:
-    if not isinstance(request, Mapping) or request.get("prompt"):
-        return request
-    description = request.get("description")
-    if not isinstance(description, str) or not description.strip():
-        raise InputError(
-            f'Request {index} has neither a "prompt" nor a "description"; give a text that leads to the name.'
-        )
-    return {**request, "prompt": hparams.prompt_template.format(description.strip())}
 
 
 def _shortened(prompts: Sequence[tuple[int, ...]], length: int) -> list[tuple[int, ...]]:

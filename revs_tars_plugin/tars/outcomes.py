@@ -55,7 +55,7 @@ class ConceptOutcome:
         """Returns its line of a table; the name in it is masked by whoever shows it."""
         return {
             "concept": self.name,
-            "prompts": len(self.requests),
+            "prompts": len(self.before),
             "known": self.known,
             "probability before": max(self.before),
             "probability after": max(self.after),

@@ -117,8 +117,14 @@ class ConceptRemover:
             return max(map(max, latest.values()))
 
         directions = {place: self._direction(place, targeting) for place in self.matrices}
-        reverser = Reverser(self.matrices, directions, hparams.reversal_scale, self.trial)
-        done, last = reverser.reverse_until(candidates, probability, hparams.goal_probability)
+        reverser = Reverser(
+            matrices=self.matrices,
+            targeting=directions,
+            scale=hparams.reversal_scale,
+            added=hparams.reversal == "added",
+            trial=self.trial,
+        )
+        done, last = reverser.reverse_until(candidates, probability, max(before), hparams.goal_probability)
         if not last < hparams.goal_probability and hparams.on_failure == "rollback":
             reverser.take_back(done)
             return Reversals(), before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -49,19 +50,20 @@ class Reversals:
 
 
 def reversed_vector(
-    old: Float[Tensor, " d"], targeting: Float[Tensor, " d"], sign: int, scale: float
+    old: Float[Tensor, " d"], targeting: Float[Tensor, " d"], sign: int, scale: float, *, added: bool = False
 ) -> Float[Tensor, " d"]:
-    """Returns the targeting vector reversed, as long as the vector it replaces times `scale`, in that one's dtype.
+    """Returns the targeting vector reversed, as long as the old vector times `scale`, in that one's dtype.
 
     Args:
-        old: The vector that is replaced.
+        old: The vector that it replaces.
         targeting: The targeting vector, of any length.
         sign: 1; or -1 where the vector works with a negative factor, so that what it adds is reversed in any case.
-        scale: Length of the new vector as a share of the old one's.
+        scale: Its length as a share of the old one's.
+        added: Add it to the old vector in place of that.
     """
     unit = torch.nn.functional.normalize(targeting.to(old.device, torch.float32), dim=0)
     new: Tensor = -sign * scale * old.float().norm() * unit
-    return new.to(old.dtype)
+    return (old.float() + new if added else new).to(old.dtype)
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,15 @@ class Reverser:
     Attributes:
         matrices: Where they stand, by layer and matrix.
         targeting: For each matrix the targeting vector as its own vectors have to stand for it, shape (d,).
-        scale: Length of a reversed vector as a share of the one it replaces.
+        scale: Length of a reversed vector as a share of the old one's.
+        added: Whether it is added to that one.
         trial: Where the edits are written.
     """
 
     matrices: Matrices
     targeting: Mapping[tuple[int, str], Float[Tensor, " d"]]
     scale: float
+    added: bool
     trial: TrialEdits
 
     def reverse(self, candidates: Sequence[Candidate], done: Reversals) -> None:
@@ -87,32 +91,41 @@ class Reverser:
             matrix = self.matrices[place]
             index = torch.tensor([candidate.neuron], device=matrix.matrices[0].weight.device)
             old = matrix.neurons(index)
-            new = reversed_vector(old[0], self.targeting[place], candidate.sign, self.scale)[None]
+            targeting = self.targeting[place]
+            new = reversed_vector(old[0], targeting, candidate.sign, self.scale, added=self.added)[None]
             self.trial.write_neurons(matrix, index, new)
             done.chosen.append(candidate)
             done.before.append(old[0])
             done.after.append(new[0])
 
     def reverse_until(
-        self, candidates: Sequence[Candidate], probability: Callable[[], float], goal: float
+        self, candidates: Sequence[Candidate], probability: Callable[[], float], before: float, goal: float
     ) -> tuple[Reversals, float]:
         """Reverses candidates in their order until the concept's probability is below the goal, or none is left.
 
+        Its logarithm falls by about as much with each vector, which says how many are needed. Half of these at a time
+        are reversed before the model is asked again, so that few are reversed in vain.
+
         Args:
             candidates: The vectors, the first to be reversed in front.
-            probability: Called after each reversal for the concept's probability on the model as it stands.
+            probability: Called after reversals for the concept's probability on the model as it stands.
+            before: What it was on the unedited model, above 0.
             goal: Where to stop.
 
         Returns:
             What was reversed, and the last probability.
         """
         done = Reversals()
-        last = probability() if not candidates else float("nan")
-        for candidate in candidates:
-            self.reverse([candidate], done)
+        last, count = before, 1
+        while len(done.chosen) < len(candidates):
+            start = len(done.chosen)
+            self.reverse(candidates[start : start + count], done)
             last = probability()
             if last < goal:
                 break
+            fallen = math.log(before / last) / len(done.chosen)
+            needed = math.log(last / goal) / fallen if fallen > 0 else 0.0
+            count = max(1, int(needed / 2))
         return done, last
 
     def take_back(self, done: Reversals) -> None:

@@ -19,6 +19,9 @@ class TARSHyperParams(UnlearnHyperParams):
     The paper publishes neither code nor these numbers; the packaged YAMLs are what measured best (docs/tars.md).
 
     Attributes:
+        prompts: Which ones count: those `given`; those that the model has `written` itself, about the name, in each of
+            nine languages where it knows it there, the given ones only where there are none; or `both`. Where it
+            writes them a request may be a name alone. They are kept in `stats_dir`.
         prompt_template: Made into the prompt of a request that gives a "description" and no prompt; needs one `{}`.
         name_variants: Target all tokens that begin the name, with and without a space in front, capitalised or not;
             off, only the one that follows the prompt.
@@ -53,10 +56,15 @@ class TARSHyperParams(UnlearnHyperParams):
         spelling_layer: `from_name`: the one that finds a name of several, which has to know what stands in front.
         goal_probability: `to_name`: reversal stops when the name's probability is below it on every concept prompt.
         min_probability: A concept whose name is less likely on all its prompts counts as unknown; nothing is changed.
-        reversal_scale: Length of a reversed vector, as a share of the one it replaces.
+        reversal: What becomes of a vector: it is `replaced` by the reversed targeting vector, as published, or that one
+            is `added` to it, so that it goes on with what it does for others.
+        reversal_layers: Vectors of `all` layers may be reversed, or of the `upper` half, where a reversed vector goes
+            through fewer other layers, which read it as something else.
+        reversal_scale: Length of the reversed targeting vector, as a share of the vector's own.
         on_failure: What happens to a concept whose goal is not reached within `n_edits`: `keep` the edit or `rollback`.
     """
 
+    prompts: Literal["given", "written", "both"] = "given"
     prompt_template: str = "{} This is called"
     name_variants: bool = True
     short_prompts: int = 3
@@ -81,6 +89,8 @@ class TARSHyperParams(UnlearnHyperParams):
     spelling_layer: int = 3
     goal_probability: float = 0.005
     min_probability: float = 0.05
+    reversal: Literal["replaced", "added"] = "replaced"
+    reversal_layers: Literal["all", "upper"] = "all"
     reversal_scale: float = 1.0
     on_failure: Literal["keep", "rollback"] = "keep"
 

@@ -21,6 +21,7 @@ from .concepts import read_concepts
 from .matrices import detector_matrices, matrices_of
 from .name_detectors import NameDetectors
 from .outcomes import ConceptOutcome, report
+from .prompts import written_prompts
 from .remover import ConceptRemover
 from .tars_hparams import TARSHyperParams
 
@@ -71,8 +72,10 @@ def _edits(
     model: nn.Module, tok: Any, requests: Sequence[Mapping[str, Any]], hparams: TARSHyperParams, *, progress: bool
 ) -> EditSet:
     decoder = Decoder.of(model, hparams)
-    concepts = read_concepts(requests, tok, hparams, decoder.context_length)
-    matrices = matrices_of(decoder, hparams, hparams.matrices)
+    write = written_prompts(decoder, tok, hparams) if hparams.prompts != "given" else None
+    concepts = read_concepts(requests, tok, hparams, decoder.context_length, write)
+    layers = decoder.layers[len(decoder.layers) // 2 :] if hparams.reversal_layers == "upper" else decoder.layers
+    matrices = matrices_of(decoder, hparams, hparams.matrices, set(layers))
     decoder.after_ff2  # noqa: B018 - what cannot be edited exactly is refused before anything is read
     activity = _activity(decoder, tok, hparams) if hparams.reads_moments else {}
     common = None

@@ -22,6 +22,19 @@ def test_the_reversed_vector_keeps_its_length_and_points_the_other_way(sign):
     assert float(cosine_similarity(sign * new, targeting, dim=0)) == pytest.approx(-1, abs=1e-5)
 
 
+def test_an_added_reversal_keeps_what_the_vector_does_for_others():
+    torch.manual_seed(0)
+    old, targeting = torch.randn(6), torch.randn(6)
+    replaced = reversed_vector(old, targeting, -1, 0.5)
+    added = reversed_vector(old, targeting, -1, 0.5, added=True)
+    torch.testing.assert_close(added - old, replaced)
+    # Whatever is at right angles to the targeting vector gets as much from it as before; replaced, it gets nothing.
+    other = torch.randn(6)
+    other -= (other @ targeting) / (targeting @ targeting) * targeting
+    assert float(added @ other) == pytest.approx(float(old @ other), abs=1e-5)
+    assert float(replaced @ other) == pytest.approx(0, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_reversal_stops_at_the_goal_and_can_be_taken_back(kind):
     torch.manual_seed(0)
@@ -33,8 +46,10 @@ def test_reversal_stops_at_the_goal_and_can_be_taken_back(kind):
     probabilities = iter([0.5, 0.3, 0.05])
     targeting = torch.tensor([1.0, 2.0, 0.0, 0.0])
     with TrialEdits() as trial:
-        reverser = Reverser(matrices, dict.fromkeys(matrices, targeting), 1.0, trial)
-        done, last = reverser.reverse_until(candidates, lambda: next(probabilities), goal=0.1)
+        reverser = Reverser(
+            matrices=matrices, targeting=dict.fromkeys(matrices, targeting), scale=1.0, added=False, trial=trial
+        )
+        done, last = reverser.reverse_until(candidates, lambda: next(probabilities), before=0.9, goal=0.1)
         assert last == 0.05
         assert [candidate.neuron for candidate in done.chosen] == [7, 2, 5]
         changed = (module.weight.detach() != before["weight"]).any(dim=1 - dim).nonzero().flatten()

@@ -1,0 +1,138 @@
+"""Prompts that a model writes itself: reproducible, kept, and beside or in place of the given ones."""
+
+import json
+
+import pytest
+import torch
+from helpers import tiny_tars
+
+from revs_tars_plugin import InputError, execute_tars
+from revs_tars_plugin.evaluation import name_probabilities
+from revs_tars_plugin.tars import prompt_writer
+from revs_tars_plugin.tars.concepts import read_concepts
+from revs_tars_plugin.tars.prompt_writer import PromptWriter
+from revs_tars_plugin.tars.prompts import prompted_requests, written_prompts
+
+
+@pytest.fixture
+def anything_goes(monkeypatch):
+    """A model with random weights gives no name with a probability of 0.1."""
+    monkeypatch.setattr(prompt_writer, "_PROBABLE", 0.0)
+
+
+def test_the_same_seed_writes_the_same_prompts_that_lead_to_the_name(anything_goes, decoder, model, tok):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    written = PromptWriter(decoder, tok, 0).write("w9", ["w1 w2 Ada"])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert written
+    assert written == PromptWriter(decoder, tok, 0).write("w9", ["w1 w2 Ada"])
+    assert written != PromptWriter(decoder, tok, 1).write("w9", ["w1 w2 Ada"])
+    assert len(written) == len(set(written)) <= 24
+    # What stands in front of the name in the given prompt does so here, and the name itself is in none of them.
+    assert all(prompt.split()[-1] == "Ada" and "w9" not in prompt for prompt in written)
+
+
+def test_prompts_are_kept_that_give_the_name(monkeypatch, decoder, model, tok):
+    monkeypatch.setattr(prompt_writer, "_PROBABLE", 0.0)
+    everything = PromptWriter(decoder, tok, 0).write("w9", ["w1 the"])
+    values = name_probabilities(model, tok, everything, "w9")
+    border = sorted(values)[len(values) // 2]
+    monkeypatch.setattr(prompt_writer, "_PROBABLE", border)
+    some = PromptWriter(decoder, tok, 0).write("w9", ["w1 the"])
+    assert min(name_probabilities(model, tok, some, "w9")) >= border * (1 - 1e-5)
+    assert {prompt for prompt, p in zip(everything, values, strict=True) if p > border} <= set(some)
+    monkeypatch.setattr(prompt_writer, "_PROBABLE", 1.1)
+    assert PromptWriter(decoder, tok, 0).write("w9", ["w1 the"]) == ()
+
+
+def test_a_statement_is_turned_round():
+    turned = prompt_writer._turned
+    assert list(turned(" first woman who won it. She", "was", "the", "Curie")) == ["The first woman who won it was"]
+    assert list(turned(" a physicist", "is", "", "Curie")) == []  # says too little
+    assert list(turned(" a friend of curie and others", "is", "", "Curie")) == []
+    assert prompt_writer._leads(["It was Marie", "She was called Marie"]) == ["Marie"]
+    assert prompt_writer._leads(["the river is the"]) == ["the"]
+    assert prompt_writer._leads(["this is called"]) == ["", "called"]
+    assert prompt_writer._leads([]) == [""]
+
+
+REQUESTS = [
+    {"prompt": "w1 w2", "forget": "w9"},
+    {"prompt": "w3 w4", "forget": "w8"},
+    {"prompt": "w5 w6", "forget": "w9"},
+]
+
+
+def test_given_written_or_both():
+    asked = []
+
+    def write(name, prompts):
+        asked.append((name, list(prompts)))
+        return ["w7 w1", "w7 w2"] if name == "w9" else []
+
+    def prompts(mode, requests=REQUESTS):
+        found = prompted_requests(requests, tiny_tars(prompts=mode), write)
+        return [(each.request["prompt"], each.request["forget"], each.origins) for each in found]
+
+    given = [("w1 w2", "w9", (0,)), ("w3 w4", "w8", (1,)), ("w5 w6", "w9", (2,))]
+    assert prompts("given") == given
+    assert asked == []
+    written = [("w7 w1", "w9", (0, 2)), ("w7 w2", "w9", (0, 2))]
+    assert sorted(prompts("both")) == sorted([*given, *written])
+    assert asked == [("w9", ["w1 w2", "w5 w6"]), ("w8", ["w3 w4"])]
+    # Where the model writes nothing the given ones stay.
+    assert sorted(prompts("written")) == sorted([*written, given[1]])
+    # A name alone: what the model writes, or a prompt that says nothing.
+    assert prompts("both", [{"forget": "w9"}]) == [("w7 w1", "w9", (0,)), ("w7 w2", "w9", (0,))]
+    assert prompts("written", [{"forget": "w8"}]) == [("It was", "w8", (0,))]
+
+
+def test_a_name_alone_needs_written_prompts(tok):
+    with pytest.raises(InputError, match='Request 0 has neither a "prompt" nor a "description".*prompts: written'):
+        read_concepts([{"forget": "w9"}], tok, tiny_tars())
+    concept = read_concepts([{"forget": "w9"}], tok, tiny_tars(prompts="both"), write=lambda *_: ["w7 w1", "w7 w2"])[0]
+    assert concept.requests == (0,)
+    assert concept.prompts == (tuple(tok("w7 w1")["input_ids"]), tuple(tok("w7 w2")["input_ids"]))
+    assert concept.leads == ("w1", "w7 w1", "w2", "w7 w2")
+
+
+def test_given_prompts_alone_say_what_stands_in_front_of_the_name(tok):
+    hparams = tiny_tars(prompts="both")
+    (concept,) = read_concepts([REQUESTS[0]], tok, hparams, write=lambda *_: ["w7 w1"])
+    assert concept.leads == ("w2", "w1 w2")
+    assert len(concept.prompts) == 2
+
+
+def test_written_prompts_are_kept_for_the_weights_that_wrote_them(
+    anything_goes, monkeypatch, decoder, model, tok, tmp_path
+):
+    hparams = tiny_tars(prompts="both", stats_dir=str(tmp_path))
+    first = written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
+    (path,) = (tmp_path / "written_prompts").glob("*.json")
+    assert json.loads(path.read_text()) == list(first)
+    monkeypatch.setattr(PromptWriter, "write", lambda *_: ("w1 w2",))
+    assert list(written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])) == list(first)
+    for changed in ({"seed": 1}, {"chat_template": True}):
+        assert written_prompts(decoder, tok, tiny_tars(stats_dir=str(tmp_path), **changed))("w9", ["w1 Ada"]) == (
+            "w1 w2",
+        )
+    with torch.no_grad():
+        decoder.ff2[0].matrices[0].weight[0, 0] += 1
+    assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == ("w1 w2",)
+    path.write_text("{")
+    with torch.no_grad():
+        decoder.ff2[0].matrices[0].weight[0, 0] -= 1
+    with pytest.raises(InputError, match=r"holds no prompts .* delete it"):
+        written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
+
+
+def test_a_name_alone_is_removed(anything_goes, model, tok, tmp_path):
+    hparams = tiny_tars(prompts="written", stats_dir=str(tmp_path), min_probability=1e-6, goal_probability=1e-7)
+    edits = execute_tars(model, tok, [{"forget": "w9"}], hparams)
+    (outcome,) = edits.outcomes
+    assert outcome.requests == (0,)
+    assert len(outcome.before) > 3
+    assert outcome.row()["prompts"] == len(outcome.before)
+    assert outcome.reversed > 0
+    assert sum(outcome.after) < sum(outcome.before)
