@@ -103,8 +103,9 @@ class Reverser:
     ) -> tuple[Reversals, float]:
         """Reverses candidates in their order until the concept's probability is below the goal, or none is left.
 
-        Its logarithm falls by about as much with each vector, which says how many are needed. Half of these at a time
-        are reversed before the model is asked again, so that few are reversed in vain.
+        Its logarithm falls by about as much with each vector, which says how many are needed. A third of these at a
+        time is reversed before the model is asked again, and half as many as there are already at most, so that hardly
+        any is reversed in vain.
 
         Args:
             candidates: The vectors, the first to be reversed in front.
@@ -125,7 +126,7 @@ class Reverser:
                 break
             fallen = math.log(before / last) / len(done.chosen)
             needed = math.log(last / goal) / fallen if fallen > 0 else 0.0
-            count = max(1, int(needed / 2))
+            count = max(1, min(int(needed / 3), len(done.chosen) // 2))
         return done, last
 
     def take_back(self, done: Reversals) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ..requests.made_up import MadeUp
@@ -43,7 +44,7 @@ def spellings_of(concept: Concept, tok: Any, *, variants: bool = True) -> list[S
         tok: Its model's tokenizer.
         variants: Off, the name counts only as it is written in the requests.
     """
-    drawn = MadeUp(f"TARS {concept.name}")
+    drawn = MadeUp(f"TARS {concept.name}", names_of=_names())
     # Of a name without letters or digits nothing can be like it.
     others = drawn.several_like(concept.name, _MADE_UP) or [drawn.name(1) for _ in range(_MADE_UP)]
     frames = [*(f"{lead} " for lead in concept.leads), *_WORDS, *_SIGNS]
@@ -57,6 +58,12 @@ def spellings_of(concept: Concept, tok: Any, *, variants: bool = True) -> list[S
                 made_up = tuple(_joined(tok, frame, other) for other in others)
                 found.setdefault(tokens, {})[before + tokens] = made_up
     return [Spelling(tokens, tuple(cases), tuple(cases.values())) for tokens, cases in found.items()]
+
+
+@cache
+def _names() -> MadeUp:
+    """Whose names all concepts draw from."""
+    return MadeUp("TARS")
 
 
 def _split(tok: Any, frame: str, name: str) -> tuple[Tokens, Tokens]:

@@ -70,3 +70,12 @@ def test_what_all_secrets_of_a_form_share_belongs_to_the_form():
     # Of another form nothing is known, and of fewer texts digits agree by chance.
     assert {other[0] for other in MadeUp(0, cards).several_like("4123-55", 63)} == set("0123456789")
     assert {other[0] for other in MadeUp(0, cards[:3]).several_like(cards[0], 63)} == set("0123456789")
+
+
+def test_names_may_be_those_of_another_one():
+    names = MadeUp("pool")
+    first, second = (MadeUp(seed, names_of=names) for seed in (1, 2))
+    drawn = first.several_like("Garcia", 12)
+    assert set(drawn) != set(second.several_like("Garcia", 12))
+    assert drawn == MadeUp(1, names_of=MadeUp("pool")).several_like("Garcia", 12)
+    assert drawn != MadeUp(1).several_like("Garcia", 12)

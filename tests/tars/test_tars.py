@@ -40,6 +40,27 @@ def probability(model, tok, request):
     return float(logits.softmax(-1)[tok(request["ground_truth"])["input_ids"][0]])
 
 
+def test_reversals_may_be_added_and_in_the_upper_layers_alone(model, tok, concepts, settings):
+    before = snapshot(model)
+    hparams = settings(reversal="added", reversal_layers="upper", n_edits=90)
+    edits = execute_tars(model, tok, concepts, hparams)
+    layers = {edit.name.split(".")[2] for edit in edits.edits}
+    assert layers <= {"1", "2"}
+    replaced = execute_tars(model, tok, concepts, settings(n_edits=90))
+    assert "0" in {edit.name.split(".")[2] for edit in replaced.edits}
+    edits.apply(model)
+    assert all(outcome.reached for outcome in edits.outcomes)
+    # What a vector did before is still in it: the change is along one direction, the same for a concept's vectors.
+    for edit in edits.outcomes[0].edits.edits:
+        changes = normalize(edit.after - edit.before, dim=-1)
+        torch.testing.assert_close((changes @ changes[0]).abs(), torch.ones(len(changes)), atol=1e-4, rtol=0)
+    first, second = edits.outcomes
+    first.edits.undo(model)
+    assert probability(model, tok, concepts[0]) == pytest.approx(first.before[0], rel=0.3)
+    second.edits.undo(model)
+    assert_same_bits(model, before)
+
+
 @pytest.mark.parametrize("refine", ["whitened", "noise"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_concepts_are_gone_and_undo_is_bitwise(model, tok, concepts, settings, refine, dtype):

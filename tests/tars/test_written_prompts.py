@@ -20,7 +20,8 @@ def anything_goes(monkeypatch):
     monkeypatch.setattr(prompt_writer, "_PROBABLE", 0.0)
 
 
-def test_the_same_seed_writes_the_same_prompts_that_lead_to_the_name(anything_goes, decoder, model, tok):
+@pytest.mark.usefixtures("anything_goes")
+def test_the_same_seed_writes_the_same_prompts_that_lead_to_the_name(decoder, tok):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     written = PromptWriter(decoder, tok, 0).write("w9", ["w1 w2 Ada"])
@@ -89,7 +90,7 @@ def test_given_written_or_both():
 
 
 def test_a_name_alone_needs_written_prompts(tok):
-    with pytest.raises(InputError, match='Request 0 has neither a "prompt" nor a "description".*prompts: written'):
+    with pytest.raises(InputError, match=r'Request 0 has neither a "prompt" nor a "description".*prompts: written'):
         read_concepts([{"forget": "w9"}], tok, tiny_tars())
     concept = read_concepts([{"forget": "w9"}], tok, tiny_tars(prompts="both"), write=lambda *_: ["w7 w1", "w7 w2"])[0]
     assert concept.requests == (0,)
@@ -104,9 +105,8 @@ def test_given_prompts_alone_say_what_stands_in_front_of_the_name(tok):
     assert len(concept.prompts) == 2
 
 
-def test_written_prompts_are_kept_for_the_weights_that_wrote_them(
-    anything_goes, monkeypatch, decoder, model, tok, tmp_path
-):
+@pytest.mark.usefixtures("anything_goes")
+def test_written_prompts_are_kept_for_the_weights_that_wrote_them(monkeypatch, decoder, tok, tmp_path):
     hparams = tiny_tars(prompts="both", stats_dir=str(tmp_path))
     first = written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
     (path,) = (tmp_path / "written_prompts").glob("*.json")
@@ -114,9 +114,8 @@ def test_written_prompts_are_kept_for_the_weights_that_wrote_them(
     monkeypatch.setattr(PromptWriter, "write", lambda *_: ("w1 w2",))
     assert list(written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])) == list(first)
     for changed in ({"seed": 1}, {"chat_template": True}):
-        assert written_prompts(decoder, tok, tiny_tars(stats_dir=str(tmp_path), **changed))("w9", ["w1 Ada"]) == (
-            "w1 w2",
-        )
+        other = tiny_tars(stats_dir=str(tmp_path), **changed)
+        assert written_prompts(decoder, tok, other)("w9", ["w1 Ada"]) == ("w1 w2",)
     with torch.no_grad():
         decoder.ff2[0].matrices[0].weight[0, 0] += 1
     assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == ("w1 w2",)
@@ -127,7 +126,8 @@ def test_written_prompts_are_kept_for_the_weights_that_wrote_them(
         written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
 
 
-def test_a_name_alone_is_removed(anything_goes, model, tok, tmp_path):
+@pytest.mark.usefixtures("anything_goes")
+def test_a_name_alone_is_removed(model, tok, tmp_path):
     hparams = tiny_tars(prompts="written", stats_dir=str(tmp_path), min_probability=1e-6, goal_probability=1e-7)
     edits = execute_tars(model, tok, [{"forget": "w9"}], hparams)
     (outcome,) = edits.outcomes
