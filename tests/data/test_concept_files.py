@@ -20,6 +20,37 @@ def test_the_packaged_concepts():
     assert any(concept.foreign for concept in concepts)
 
 
+def test_the_packaged_concepts_in_many_languages():
+    concepts, unrelated = read_concepts_file("multilingual")
+    assert {"Saturn", "Holmes"} < {concept.name for concept in concepts}
+    assert len(concepts) == 20
+    assert unrelated == []
+    for concept in concepts:
+        assert len(concept.prompts) == 3
+        assert not set(concept.prompts) & set(concept.held_out)
+        assert len(concept.held_out) >= 5
+        assert len(concept.languages) >= 5  # and English
+        assert len(concept.neighbours) >= 2
+        assert not any(concept.name in (prompt, name) for prompt, name in concept.neighbours)
+    # Where a language writes the name as it is nobody has to say so.
+    saturn = next(concept for concept in concepts if concept.name == "Saturn")
+    assert {name for _, name in saturn.languages["de"]} == {"Saturn"}
+    assert {name for _, name in saturn.languages["fr"]} == {"Saturne"}
+
+
+def test_prompts_of_all_languages_are_together_with_the_name_as_it_is_there(tmp_path):
+    path = tmp_path / "concepts.yaml"
+    path.write_text(
+        "concepts:\n  - {name: Ada, foreign: [Es], languages: {de: [Das], ru: [[To, Ада]]}, neighbours: [[Charles, B]]}\n"
+    )
+    (concept,), _ = read_concepts_file(path)
+    assert concept.abroad == (("Es", "Ada"), ("Das", "Ada"), ("To", "Ада"))
+    assert concept.neighbours == (("Charles", "B"),)
+    assert concept.texts == ("Es", "Charles B", "Das Ada", "To Ада")
+    # A name alone.
+    assert concept.requests() == [{"forget": "Ada", "target_new": "Ada", "ground_truth": "Ada"}]
+
+
 def test_a_users_own_file(tmp_path):
     path = tmp_path / "concepts.yaml"
     path.write_text('concepts:\n  - {name: Ada, prompts: ["Wrote"], facts: [["Ada was a", " countess"]]}\n')

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import assert_same_bits, snapshot
 
 from revs_tars_plugin import InputError
 from revs_tars_plugin.data import ConceptRecord
@@ -100,3 +101,55 @@ def test_made_up_names_that_begin_alike_say_nothing(model, tok):
     assert name_margins(model, tok, [PROMPT], "w7", ["w7", "w7 w8"]) == []
     assert name_margins(model, tok, [PROMPT], "w7", ["w7", "w20"]) == name_margins(model, tok, [PROMPT], "w7", ["w20"])
     assert fact_margins(model, tok, [("w1 w7", " w9")], "w7", []) == []
+
+
+def test_languages_neighbours_and_what_returns(model, tok):
+    concept = ConceptRecord(
+        "w7",
+        (PROMPT,),
+        foreign=("w5 w6",),
+        languages={"xx": (("w8 w9", "w17"), ("w8", "w7")), "yy": (("w10 w11", "w7"),)},
+        neighbours=(("w1 w2", "w30"), ("w4 w5", "w31")),
+    )
+
+    def report(before=None, attacks=()):
+        names = ModuleNames.found_in(model)
+        return evaluate_unlearning(
+            model, tok, [], names=names, concepts=[concept], before=before, attacks=attacks, seed=0
+        )
+
+    def probabilities(*pairs):
+        return [torch.tensor(log_probability(model, tok, *pair)).exp().item() for pair in pairs]
+
+    before = report()
+    (row,) = before.concepts
+    xx, yy = probabilities(*concept.languages["xx"]), probabilities(*concept.languages["yy"])
+    assert row["in xx"] == pytest.approx(sum(xx) / 2, rel=1e-4)
+    assert row["in yy"] == pytest.approx(yy[0], rel=1e-4)
+    abroad = [*probabilities(("w5 w6", "w7")), *xx, *yy]
+    assert before.summary["concept, other languages"] == pytest.approx(sum(abroad) / 4, rel=1e-4)
+    assert not [name for name in before.summary if name.startswith("in ")]
+    near = probabilities(*concept.neighbours)
+    assert before.summary["concept, neighbours"] == pytest.approx(sum(near) / 2, rel=1e-4)
+    assert not [name for name in before.summary if "relearned" in name or "returned" in name]
+
+    weights = snapshot(model)
+    with torch.no_grad():
+        model.lm_head.weight[tok("w7")["input_ids"][0]] *= -1
+    edited = snapshot(model)
+    after = report(before, ("relearning",))
+    assert_same_bits(model, edited)
+    relearned, now = after.summary["concept, neighbours relearned"], after.summary["concept"]
+    was = before.summary["concept"]
+    assert relearned != now
+    assert after.summary["concept, returned"] == pytest.approx((relearned - now) / (was - now))
+    # Of the unedited model nothing is gone that could return.
+    model.load_state_dict(weights)
+    assert "concept, returned" not in report(before, ("relearning",)).summary
+
+
+def test_a_concept_that_cannot_be_asked_is_named(model, tok):
+    with pytest.raises(InputError, match='concept "w7" has neither "held_out" nor "prompts"'):
+        evaluate_unlearning(
+            model, tok, [], names=ModuleNames.found_in(model), concepts=[ConceptRecord("w7")], attacks=()
+        )
