@@ -242,6 +242,13 @@ def concepts(
         ),
     ] = None,
     count: Annotated[int | None, typer.Option(help="Only so many, the first ones. Default: all.")] = None,
+    relearn: Annotated[
+        bool,
+        typer.Option(
+            "--relearn",
+            help="Teach every edited model the neighbours again, to see what comes back; takes the memory of training.",
+        ),
+    ] = False,
     model: Annotated[
         str, typer.Option("--model", "-m", help='The model that knows them: a folder, a hub id, or "demo".')
     ] = "demo",
@@ -261,8 +268,8 @@ def concepts(
     """Remove concepts that a model knows by itself with several methods; measure names, facts and what has to stay.
 
     What the model says of each concept's neighbours has to stay; with --count the other concepts of the file are
-    neighbours, too. They are also taught again: "concept, returned" is the share of the names that comes back by it. No
-    model can be had that learned everything else, so there is no row to be near to.
+    neighbours, too. With --relearn they are taught again: "concept, returned" is the share of the names that comes back
+    by it. No model can be had that learned everything else, so there is no row to be near to.
 
     Example: revs-tars bench concepts --count 5 --method TARS --method FT
     """
@@ -279,6 +286,14 @@ def concepts(
     def of(loaded: Any) -> Concepts:
         # Other text than what the cost is measured on.
         texts = ordinary_chunks(loaded, None, (seed or 0) + 1, count=8, size=64, progress=not quiet)
-        return Concepts.of(loaded.model, loaded.tok, chosen, unrelated, texts, neighbours=known[len(chosen) :])
+        return Concepts.of(
+            loaded.model,
+            loaded.tok,
+            chosen,
+            unrelated,
+            texts,
+            neighbours=known[len(chosen) :],
+            relearned=relearn,
+        )
 
     run_benchmark(of, asked, "TARS", title)

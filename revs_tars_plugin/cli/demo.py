@@ -101,17 +101,19 @@ def show_demo(name: str = "smollm2", *, as_json: bool = False) -> None:
         return
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers"))
     print(f"\nEasyEdit ({demo.host}) with alg_name: REVS, then TARS, on {demo.model}; {versions}\n")  # noqa: T201
+    found = demo.removed.detectors
     print_tables(
         table_of_rows("Forgotten", rows["facts"], cell=_cell, lines=True, unbroken=True),
         table_of_rows(f"Removed: {CONCEPT}, to the name", rows["concept"], cell=_cell, unbroken=True),
-        table_of_rows("and from the name", rows["concept_facts"], cell=_cell, unbroken=True),
+        # Behind a norm the packaged settings take the way to the name alone.
+        *([table_of_rows("and from the name", rows["concept_facts"], cell=_cell, unbroken=True)] if found else []),
         table_of_rows("Unrelated", rows["unrelated"], cell=_cell, unbroken=True),
     )
     print(  # noqa: T201
         f"REVS: {demo.seconds['REVS']:.1f} s for the call with the host's evaluation, which reads ordinary text once a "
         "model.\n"
-        f"TARS: {demo.removed.seconds:.1f} s for {demo.removed.reversed} reversed vectors and {demo.removed.detectors} "
-        "neurons that find the name; "
+        f"TARS: {demo.removed.seconds:.1f} s for {demo.removed.reversed} reversed vectors"
+        f"{f' and {found} neurons that find the name' if found else ''}; "
         f"{demo.seconds['TARS']:.1f} s for the call, which reads it too.\n"
         f"{demo.facts.n_changed:,} and {demo.concept.n_changed:,} of {demo.weights:,} weights changed."
     )

@@ -98,6 +98,12 @@ def edit(
         hparams.chat_template = True
     if protect and not hparams.spares_retained_texts:
         raise InputError("--protect needs REVS with localization: covariance; leave it out.")
+    nameless = next((concept.name for concept in requested.concepts if not concept.prompts), None)
+    if nameless is not None and getattr(hparams, "prompts", "given") == "given":
+        raise InputError(
+            f'{file}: the concept "{session.redact(nameless)}" has no "prompts"; give texts after which its name '
+            "comes, or let the model write them: --set prompts=written (TARS)."
+        )
     _read_moments(loaded, hparams, quiet)
     requests = requested.requests_of_call(loaded.tok, protect=protect, chat=hparams.chat_template)
     start = time.perf_counter()

@@ -49,7 +49,7 @@ Requests = Annotated[
         metavar="FILE",
         help="What to forget: CSV or JSON lines with prompt and target, and where there are any subject, "
         "rephrase_prompt and retain (yes: must stay); or YAML with a list of concepts, each with name, prompts and, to "
-        "measure, held_out, foreign and facts. - reads standard input.",
+        "measure, held_out, languages, foreign, facts and neighbours. - reads standard input.",
     ),
 ]
 Settings = Annotated[

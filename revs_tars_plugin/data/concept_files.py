@@ -37,7 +37,7 @@ class ConceptRecord:
     held_out: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     foreign: tuple[str, ...] = ()
-    languages: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    languages: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict, hash=False)
     neighbours: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -45,6 +45,11 @@ class ConceptRecord:
         """All prompts in other languages, each with the name as it is written there."""
         named = tuple((prompt, self.name) for prompt in self.foreign)
         return named + tuple(pair for pairs in self.languages.values() for pair in pairs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, and as other languages write it."""
+        return tuple(dict.fromkeys((self.name, *(name for _, name in self.abroad))))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -95,7 +100,7 @@ def concepts_from_text(text: str, name: str) -> tuple[list[ConceptRecord], list[
 def _concept(where: str, entry: Any) -> ConceptRecord:
     known = ("name", *_LISTS, "languages", *_PAIRS)
     if not isinstance(entry, Mapping):
-        raise InputError(f"{where}: not a mapping; it needs name and prompts.")
+        raise InputError(f"{where}: not a mapping; it needs at least a name.")
     for key in entry:
         if key not in known:
             raise InputError(f'{where}: unknown field "{key}"{did_you_mean(key, known) or "; remove it"}')
@@ -105,17 +110,22 @@ def _concept(where: str, entry: Any) -> ConceptRecord:
     languages = entry.get("languages") or {}
     if not isinstance(languages, Mapping):
         raise InputError(f'{where}: "languages" must name a list of prompts for each language.')
+    for code in languages:
+        if not isinstance(code, str):
+            raise InputError(
+                f'{where}: "languages" names {code!r}; put its code in quotation marks, "no" for Norwegian.'
+            )
     return ConceptRecord(
         name,
         **{key: _texts(where, key, entry.get(key)) for key in _LISTS},
-        languages={str(key): _prompts(where, f"languages, {key}", value, name) for key, value in languages.items()},
+        languages={key: _prompts(where, f"languages, {key}", value, name) for key, value in languages.items()},
         **{key: _pairs(where, key, entry.get(key)) for key in _PAIRS},
     )
 
 
 def _prompts(where: str, key: str, value: Any, name: str) -> tuple[tuple[str, str], ...]:
     """Prompts, each with the name as it stands behind this one: the concept's own where none is given."""
-    if not isinstance(value, list):
+    if not isinstance(value, list) or not value:
         raise InputError(f'{where}: "{key}" must be a list of prompts, or of pairs of a prompt and the name there.')
     return _pairs(where, key, [[each, name] if isinstance(each, str) else each for each in value])
 
@@ -123,7 +133,10 @@ def _prompts(where: str, key: str, value: Any, name: str) -> tuple[tuple[str, st
 def _pairs(where: str, key: str, value: Any) -> tuple[tuple[str, str], ...]:
     # How a fact goes on may be a space alone: some tokenizers put one in front of a number as a token of its own.
     if not isinstance(value or [], list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(isinstance(part, str) and part for part in pair)
+        and pair[0].strip()
         for pair in value or []
     ):
         raise InputError(f'{where}: "{key}" must be pairs of a beginning and how it goes on.')

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MADE_UP = 8
 # Where the unedited model makes less of the name than that, nats, there is nothing to forget.
 _KNOWN = 0.1
+# Where less of the names' probability is gone, nothing is said of what share of it returns.
+_GONE = 0.01
 # Figures that compare with made-up names, and the share of each that an edit took.
 ABOVE_MADE_UP = {
     "concept, above made-up names (nats)": "concept, forgotten",
@@ -140,11 +142,11 @@ def measure_concepts(run: EvaluationRun) -> None:
     for concept in run.concepts:
         rows.append(_figures(run, concept))
         # Rows alone have languages one by one, since concepts are known in different ones.
-        languages = {f"in {code}": _probability(run, pairs) for code, pairs in concept.languages.items()}
+        languages = {f"in {code}": mean(_probabilities(run, pairs)) for code, pairs in concept.languages.items()}
         run.concept_rows.append({**rows[-1], **languages})
     for name in headings_of(rows):
         values = [row[name] for row in rows if name in row]
-        run.summary[name] = max(values) if name == "concept, worst" else mean(values)
+        run.summary[name] = max(values) if name.endswith(", worst") else mean(values)
 
 
 def _figures(run: EvaluationRun, concept: ConceptRecord) -> dict[str, Any]:
@@ -152,12 +154,13 @@ def _figures(run: EvaluationRun, concept: ConceptRecord) -> dict[str, Any]:
     probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
     row: dict[str, Any] = {"concept": mean(probabilities), "concept, worst": max(probabilities)}
     if concept.abroad:
-        row["concept, other languages"] = _probability(run, concept.abroad)
+        elsewhere = _probabilities(run, concept.abroad)
+        row |= {"concept, other languages": mean(elsewhere), "concept, other languages, worst": max(elsewhere)}
     facts = _asked(run, concept.facts)
     if facts:
         row["concept, facts (nats)"] = mean(fact_log_likelihoods(run.model, run.tok, facts))
     if concept.neighbours:
-        row["concept, neighbours"] = _probability(run, concept.neighbours)
+        row["concept, neighbours"] = mean(_probabilities(run, concept.neighbours))
     others = names_like(concept, run.options.seed)
     # Where a language has a name of its own, made-up ones are none of that language.
     abroad = run.asked([prompt for prompt, name in concept.abroad if name == concept.name])
@@ -175,10 +178,11 @@ def _asked(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> list[tuple[s
     return [(asked, end) for asked, (_, end) in zip(beginnings, pairs, strict=True)]
 
 
-def _probability(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> float:
-    """How likely such pairs go on as they do, on average."""
+def _probabilities(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """How likely such pairs go on as they do."""
     likelihoods = torch.tensor(fact_log_likelihoods(run.model, run.tok, _asked(run, pairs)))
-    return float(likelihoods.exp().mean())
+    probabilities: list[float] = likelihoods.exp().tolist()
+    return probabilities
 
 
 def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:
@@ -207,5 +211,5 @@ def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:
             run.summary[share] = overall
             run.summary[f"{share}, least"] = min(shares)
     gone = before.summary.get("concept", 0.0) - run.summary.get("concept", 0.0)
-    if RELEARNED in run.summary and gone > 0:
+    if RELEARNED in run.summary and gone >= _GONE:
         run.summary[RETURNED] = (run.summary[RELEARNED] - run.summary["concept"]) / gone

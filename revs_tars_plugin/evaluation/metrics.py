@@ -192,6 +192,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("concept", _CONCEPT),
     _metric("concept, worst", _CONCEPT, label="concept, worst prompt", headline=True),
     _metric("concept, other languages", _CONCEPT),
+    _metric("concept, other languages, worst", _CONCEPT),
     _metric("concept, facts (nats)", _CONCEPT, question="detail"),
     _metric("concept, neighbours", _CONCEPT, better="higher", question="left"),
     _metric(RELEARNED, _CONCEPT, measure=measure_neighbours_relearned, attack="relearning"),

@@ -44,7 +44,10 @@ def after_relearning(
     before = [(parameter, parameter.detach().clone()) for parameter in model.parameters()]
     training = [module for module in model.modules() if module.training]
     try:
-        memorise(model, tok, texts, epochs=epochs, learning_rate=learning_rate, seed=seed)
+        # Dropout, where a model has it, draws from the global generators.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            memorise(model, tok, texts, epochs=epochs, learning_rate=learning_rate, seed=seed)
         return measure(model)
     finally:
         with torch.no_grad():

@@ -80,7 +80,10 @@ def evaluate_unlearning(
       and `specificity, paraphrased` of `retain` there; `sampled`: share that at least one of `n_samples` continuations
       at temperature 1 holds; `exact memorization` and `extraction strength`: see `Recall`, means.
     - `concept`: mean probability of a concept's name after its held-out prompts (TARS, section 4), and `concept, worst`
-      the highest one; `concept, other languages`; `concept, facts (nats)`: log-likelihood of facts behind the name.
+      the highest one; `concept, other languages` and its worst prompt, with the name as each language writes it;
+      `concept, facts (nats)`: log-likelihood of facts behind the name; `concept, neighbours`: mean probability of what
+      is near. With `relearning` that is taught again: `concept, neighbours relearned` is what `concept` is then, and
+      `concept, returned` (with `before`) the share of what was gone.
       `... above made-up names (nats)`: the same against made-up names of its kind in its place, which is all that there
       is to forget; with `before`, `... forgotten`: the share of it that is gone, over all concepts and, `least`, of the
       concept that most is left of.

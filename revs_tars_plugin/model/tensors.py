@@ -40,8 +40,11 @@ def checksum(weights: Iterable[Tensor]) -> str:
     """
     digest = hashlib.blake2b(digest_size=12)
     for weight in weights:
-        bits = weight.detach().contiguous().view(torch.int16)
-        digest.update(f"{weight.dtype}{tuple(weight.shape)}{int(bits.sum(dtype=torch.int64))}".encode())
+        digest.update(f"{weight.dtype}{tuple(weight.shape)}".encode())
+        for part in row_slices(weight.detach().reshape(max(len(weight), 1) if weight.dim() else 1, -1)):
+            bits = part.contiguous().view(torch.uint8).flatten()
+            whole = bits[: len(bits) // 8 * 8].view(torch.int64)
+            digest.update(f"{int(whole.sum())} {int(bits[len(whole) * 8 :].sum())}".encode())
     return digest.hexdigest()
 
 

@@ -66,7 +66,7 @@ def redactor_of(
 ) -> Redactor:
     """Returns what masks the secrets, the persons they belong to, the names of concepts, and other texts."""
     return Redactor(
-        [*(secret.target for secret in secrets), *(concept.name for concept in concepts), *others],
+        [*(secret.target for secret in secrets), *(name for concept in concepts for name in concept.names), *others],
         [secret.subject for secret in secrets if secret.subject],
         show=show,
     )

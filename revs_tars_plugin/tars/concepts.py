@@ -60,7 +60,7 @@ def read_concepts(
     """
     if not isinstance(requests, Sequence) or isinstance(requests, str) or not requests:
         read_requests(requests, tok)  # says what is wrong with them
-    prompted = prompted_requests(requests, hparams, write)
+    prompted = prompted_requests(requests, tok, hparams, context_length, write)
     secrets = read_requests(
         [each.request for each in prompted], tok, context_length=context_length, **hparams.request_options
     )

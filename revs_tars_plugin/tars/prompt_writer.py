@@ -40,6 +40,8 @@ _SHORTEST, _END = 3, re.compile(r"[.,;:!?\n\r()\"“”«»]")
 _PROBABLE, _MOST = 0.1, 24
 # Words that are tried in front of a name of which no prompt says what stands there.
 _TRIED, _TRIED_ON = 5, 16
+# All that decides what is written, for those that keep it.
+CHOICES = repr((_WORDINGS, _DRAWN, _LENGTH, _TEMPERATURE, _SHORTEST, _END.pattern, _PROBABLE, _MOST, _TRIED, _TRIED_ON))
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,12 @@ class PromptWriter:
         if not prompts:
             leads += self._found_leads(name, [turned for group in statements for turned in group])
         candidates = [[f"{turned} {lead}".strip() for turned in group for lead in leads] for group in statements]
-        flat = list(dict.fromkeys(prompt for group in candidates for prompt in group))
+        longest = self.decoder.context_length
+        flat = [
+            prompt
+            for prompt in dict.fromkeys(prompt for group in candidates for prompt in group)
+            if longest is None or sum(map(len, tokenise_in_context(self.tok, self._asked(prompt), name))) <= longest
+        ]
         probable = {
             prompt for prompt, p in zip(flat, self._probabilities(flat, name), strict=True) if p >= _PROBABLE
         } - set(prompts)
@@ -105,11 +112,16 @@ class PromptWriter:
                 generator,
                 temperature=_TEMPERATURE,
             )
-            texts = self.tok.batch_decode(drawn, skip_special_tokens=True)
+            texts = self.tok.batch_decode([self._first_text(row) for row in drawn.tolist()], skip_special_tokens=True)
             for number, text in enumerate(texts):
                 language, verb, article, _ = group[number // _DRAWN]
                 found[language] += _turned(text, verb, article, name)
         return [list(dict.fromkeys(group)) for group in found.values()]
+
+    def _first_text(self, ids: list[int]) -> list[int]:
+        """What stands in front of the token that ends a text."""
+        end = self.tok.eos_token_id
+        return ids[: ids.index(end)] if end in ids else ids
 
     def _found_leads(self, name: str, turned: Sequence[str]) -> list[str]:
         """Words that the model would say where the name has to come, and behind which it does come."""
@@ -151,6 +163,7 @@ def _leads(prompts: Sequence[str]) -> list[str]:
 def _turned(text: str, verb: str, article: str, name: str) -> Iterator[str]:
     """A statement behind a verb, as what leads to the name: "the first of all", "was" become "The first of all was"."""
     statement = _END.split(text.strip(), maxsplit=1)[0].strip()
-    if len(statement.split()) >= _SHORTEST and name.lower() not in statement.lower():
+    named = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", statement, re.IGNORECASE)
+    if len(statement.split()) >= _SHORTEST and named is None:
         sentence = f"{article} {statement} {verb}".strip()
         yield sentence[0].upper() + sentence[1:]

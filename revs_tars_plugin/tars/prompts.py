@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.processes import of_writer, writer_first
 from ..model.tensors import checksum
-from ..requests.forgotten import forgotten_texts
-from .prompt_writer import PromptWriter
+from ..requests.reading import read_requests
+from .prompt_writer import CHOICES, PromptWriter
 from .tars_hparams import TARSHyperParams
 
 # Returns prompts that lead to a name, from prompts that were given.
@@ -40,14 +40,20 @@ class PromptedRequest:
 
 
 def prompted_requests(
-    requests: Sequence[Mapping[str, Any]], hparams: TARSHyperParams, write: Write | None = None
+    requests: Sequence[Mapping[str, Any]],
+    tok: Any,
+    hparams: TARSHyperParams,
+    context_length: int | None = None,
+    write: Write | None = None,
 ) -> list[PromptedRequest]:
     """Gives every request a prompt.
 
     Args:
         requests: The host's request dictionaries. One without a prompt may give a "description", which
             `prompt_template` makes into one, or nothing but a name, where the model writes the prompts.
+        tok: The model's tokenizer.
         hparams: `prompts`, `prompt_template` and `forget_field` count here.
+        context_length: The most tokens the model takes, if known.
         write: Writes prompts; needed where `hparams.prompts` asks for it.
 
     Raises:
@@ -56,24 +62,25 @@ def prompted_requests(
     given = [_with_prompt(index, request, hparams) for index, request in enumerate(requests)]
     if hparams.prompts == "given" or write is None:
         return [PromptedRequest(request, (index,)) for index, request in enumerate(given)]
-    texts = forgotten_texts(given, hparams.forget_field)
-    origins: dict[str, list[int]] = {}
-    for index, names in enumerate(texts):
-        for name in names:
-            origins.setdefault(name.strip(), []).append(index)
+    # What cannot be used is said of a request as it was given, before the model writes anything.
+    named = [
+        {**each, "prompt": _NOTHING} if isinstance(each, Mapping) and not _text(each, "prompt") else each
+        for each in given
+    ]
+    by_name: dict[str, list[int]] = {}
+    for secret in read_requests(named, tok, context_length=context_length, **hparams.request_options):
+        by_name.setdefault(secret.target.strip(), []).append(secret.request)
     found = []
-    for name, indices in origins.items():
-        prompts = [given[index]["prompt"] for index in indices if given[index].get("prompt")]
-        written = list(write(name, prompts))
+    for name, indices in by_name.items():
+        prompted = [index for index in indices if _text(given[index], "prompt")]
+        written = write(name, [given[index]["prompt"] for index in prompted])
         if hparams.prompts == "both" or not written:
-            for index in indices:
-                if given[index].get("prompt"):
-                    found.append(PromptedRequest({**given[index], "forget": name}, (index,)))
-        if not prompts and not written:
+            found += [PromptedRequest({**given[index], "forget": name}, (index,)) for index in prompted]
+        if not prompted and not written:
             written = [_NOTHING]
         first = {key: value for key, value in given[indices[0]].items() if key != "description"}
         found += [
-            PromptedRequest({**first, "prompt": prompt, "forget": name}, tuple(indices), written=True)
+            PromptedRequest({**first, "prompt": prompt, "forget": name}, tuple(dict.fromkeys(indices)), written=True)
             for prompt in written
         ]
     return found
@@ -88,15 +95,16 @@ def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Wri
         hparams: `seed`, `chat_template` and `stats_dir` count here.
     """
     writer = PromptWriter(decoder, tok, hparams.seed, chat_template=hparams.chat_template)
-    weights = [matrix.weight for ff2 in decoder.ff2.values() for matrix in ff2.matrices]
+    weights = list(decoder.model.parameters())
     # Without values there is nothing to tell models by.
     label = None if any(weight.is_meta for weight in weights) else checksum(weights)
+    vocabulary = hashlib.blake2b(repr(sorted(tok.get_vocab().items())).encode(), digest_size=12).hexdigest()
     folder = Path(hparams.stats_dir).expanduser() / "written_prompts"
 
     def write(name: str, prompts: Sequence[str]) -> Sequence[str]:
         if label is None:
             return writer.write(name, prompts)
-        asked = json.dumps([label, name, list(prompts), hparams.seed, hparams.chat_template])
+        asked = json.dumps([label, vocabulary, CHOICES, name, list(prompts), hparams.seed, hparams.chat_template])
         path = folder / f"{hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()}.json"
         kept = of_writer(lambda: _kept(path))
         if kept is not None:
@@ -124,14 +132,20 @@ def _kept(path: Path) -> list[str] | None:
 
 
 def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:
-    if not isinstance(request, Mapping) or request.get("prompt"):
+    if not isinstance(request, Mapping) or _text(request, "prompt"):
         return request
     description = request.get("description")
     if isinstance(description, str) and description.strip():
         return {**request, "prompt": hparams.prompt_template.format(description.strip())}
-    if hparams.prompts != "given" and not request.get("prompt") and description is None:
+    if hparams.prompts != "given":
         return request
     raise InputError(
         f'Request {index} has neither a "prompt" nor a "description"; give a text that leads to the name, or set '
         "prompts: written, and the model writes them."
     )
+
+
+def _text(request: Mapping[str, Any], field: str) -> bool:
+    """Whether a request has anything in a field that has to be a text; what is no text is refused elsewhere."""
+    value = request.get(field)
+    return bool(value.strip()) if isinstance(value, str) else value is not None

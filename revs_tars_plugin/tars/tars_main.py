@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from ..edits.apply import apply_function
 from ..edits.edit_set import EditSet
 from ..edits.trial import TrialEdits
+from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.packed import unpacked
 from ..moments.ordinary_text import TextSource
@@ -74,8 +75,7 @@ def _edits(
     decoder = Decoder.of(model, hparams)
     write = written_prompts(decoder, tok, hparams) if hparams.prompts != "given" else None
     concepts = read_concepts(requests, tok, hparams, decoder.context_length, write)
-    layers = decoder.layers[len(decoder.layers) // 2 :] if hparams.reversal_layers == "upper" else decoder.layers
-    matrices = matrices_of(decoder, hparams, hparams.matrices, set(layers))
+    matrices = matrices_of(decoder, hparams, hparams.matrices, _reversed_layers(decoder, hparams))
     decoder.after_ff2  # noqa: B018 - what cannot be edited exactly is refused before anything is read
     activity = _activity(decoder, tok, hparams) if hparams.reads_moments else {}
     common = None
@@ -104,6 +104,18 @@ def _edits(
         report(outcome)
     edits = tuple(edit for outcome in outcomes for edit in outcome.edits.edits)
     return EditSet(hparams.ALGORITHM, edits, tuple(outcomes))
+
+
+def _reversed_layers(decoder: Decoder, hparams: TARSHyperParams) -> set[int]:
+    """The edited layers whose vectors may be reversed."""
+    first = decoder.n_layers // 2 if hparams.reversal_layers == "upper" else 0
+    layers = {layer for layer in decoder.layers if layer >= first}
+    if not layers and "to_name" in hparams.directions:
+        raise InputError(
+            f'reversal_layers is "upper", but layers names none of the model\'s upper half, {first} to '
+            f"{decoder.n_layers - 1}; name one of these there, or set reversal_layers: all."
+        )
+    return layers
 
 
 apply_tars_to_model = apply_function(execute_tars)

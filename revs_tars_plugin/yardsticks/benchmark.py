@@ -34,6 +34,10 @@ class Benchmark(Protocol):
         """What methods are shown: records to forget and to retain."""
 
     @property
+    def asked(self) -> object:
+        """Whatever else its figures depend on; rows that were kept are taken again where its `repr` is the same."""
+
+    @property
     def compared(self) -> Collection[str]:
         """The metrics that a distance from the retain-only model is made of."""
 

@@ -31,6 +31,7 @@ class Concepts:
         near: Prompts about what is near the concepts: their own neighbours, and other concepts of the file, to their
             names and from them to facts.
         near_before: What the unedited model says behind each of these.
+        relearned: Whether every edited model is taught the concepts' neighbours again, to see what comes back.
         retain: Texts to retain, for the methods that train.
         name: What result files and tables call it.
     """
@@ -42,6 +43,7 @@ class Concepts:
     retain: tuple[Record, ...]
     near: tuple[str, ...] = ()
     near_before: tuple[int, ...] = ()
+    relearned: bool = False
     name: str = CONCEPTS
     learned: tuple[Record, ...] = ()
     kept: tuple[Record, ...] = ()
@@ -57,6 +59,7 @@ class Concepts:
         texts: Sequence[str],
         *,
         neighbours: Sequence[ConceptRecord] = (),
+        relearned: bool = False,
     ) -> Concepts:
         """Asks the unedited model what it says of unrelated things.
 
@@ -67,6 +70,7 @@ class Concepts:
             unrelated: Prompts that have nothing to do with them.
             texts: Ordinary texts, which methods that train are to retain.
             neighbours: Other concepts, which have to stay; no method is told of them.
+            relearned: Teach every edited model the concepts' neighbours again; takes the memory of training.
 
         Raises:
             InputError: When there is no concept.
@@ -94,7 +98,13 @@ class Concepts:
             tuple(retain),
             tuple(near),
             _said(model, tok, near),
+            relearned,
         )
+
+    @property
+    def asked(self) -> object:
+        """What is measured beside the prompts that methods are shown."""
+        return self.concepts, self.unrelated, self.near, self.relearned
 
     @property
     def split(self) -> Split:
@@ -108,7 +118,7 @@ class Concepts:
 
     def scores(self, model: nn.Module, tok: Any) -> Scores:
         """Returns what `evaluate_unlearning` says of concepts, and what share of the other answers is the same."""
-        report = _measured(model, tok, self.concepts, self.report)
+        report = _measured(model, tok, self.concepts, self.report, relearned=self.relearned)
         scores: Scores = {name: (float(value), {}) for name, value in report.summary.items()}
         for name, prompts, before in (
             ("neighbours, kept", self.near, self.near_before),
@@ -126,9 +136,13 @@ class Concepts:
 
 
 def _measured(
-    model: nn.Module, tok: Any, concepts: Sequence[ConceptRecord], before: UnlearningReport | None = None
+    model: nn.Module,
+    tok: Any,
+    concepts: Sequence[ConceptRecord],
+    before: UnlearningReport | None = None,
+    *,
+    relearned: bool = False,
 ) -> UnlearningReport:
-    # To learn again what is near says something of an edited model alone.
     return evaluate_unlearning(
         model,
         tok,
@@ -136,7 +150,7 @@ def _measured(
         names=ModuleNames.found_in(model),
         concepts=list(concepts),
         before=before,
-        attacks=("relearning",) if before is not None else (),
+        attacks=("relearning",) if relearned else (),
     )
 
 

@@ -41,7 +41,8 @@ def test_the_packaged_concepts_in_many_languages():
 def test_prompts_of_all_languages_are_together_with_the_name_as_it_is_there(tmp_path):
     path = tmp_path / "concepts.yaml"
     path.write_text(
-        "concepts:\n  - {name: Ada, foreign: [Es], languages: {de: [Das], ru: [[To, Ада]]}, neighbours: [[Charles, B]]}\n"
+        "concepts:\n"
+        "  - {name: Ada, foreign: [Es], languages: {de: [Das], ru: [[To, Ада]]}, neighbours: [[Charles, B]]}\n"
     )
     (concept,), _ = read_concepts_file(path)
     assert concept.abroad == (("Es", "Ada"), ("Das", "Ada"), ("To", "Ада"))
@@ -69,6 +70,12 @@ def test_a_users_own_file(tmp_path):
         ("concepts: [{name: A, prompt: [B]}]", 'concept 1: unknown field "prompt"; did you mean "prompts"'),
         ("concepts: [{prompts: [B]}]", 'concept 1: "name" is empty'),
         ("concepts: [{name: A, prompts: [B], languages: [C]}]", 'concept 1: "languages" must name a list'),
+        (
+            "concepts: [{name: A, languages: {no: [C]}}]",
+            'concept 1: "languages" names False; put .* "no" for Norwegian',
+        ),
+        ("concepts: [{name: A, languages: {fr: []}}]", 'concept 1: "languages, fr" must be a list'),
+        ("concepts: [{name: A, facts: [[' ', B]]}]", 'concept 1: "facts" must be pairs'),
         ("concepts: [{name: A, languages: {fr: C}}]", 'concept 1: "languages, fr" must be a list'),
         ("concepts: [{name: A, prompts: B}]", 'concept 1: "prompts" must be a list of texts'),
         ("concepts: [{name: A, prompts: [B], facts: [C]}]", 'concept 1: "facts" must be pairs'),

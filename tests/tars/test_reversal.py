@@ -22,6 +22,30 @@ def test_the_reversed_vector_keeps_its_length_and_points_the_other_way(sign):
     assert float(cosine_similarity(sign * new, targeting, dim=0)) == pytest.approx(-1, abs=1e-5)
 
 
+def test_the_model_is_asked_less_often_than_vectors_are_reversed_and_hardly_any_in_vain():
+    module = torch.nn.Linear(64, 4, bias=False)
+    matrices = {(0, "down"): FeedForwardMatrix(module, "weight", neuron_dim=1)}
+    candidates = [Candidate(0, "down", index, 1.0, 1) for index in range(60)]
+    asked = []
+    with TrialEdits() as trial:
+        reverser = Reverser(
+            matrices=matrices, targeting=dict.fromkeys(matrices, torch.ones(4)), scale=0.5, added=True, trial=trial
+        )
+        before = module.weight.detach().clone()
+
+        def probability():
+            """A fifth less with each vector: below a hundredth after 21."""
+            asked.append(int((module.weight.detach() != before).any(dim=0).sum()))
+            return 0.8 ** asked[-1]
+
+        done, last = reverser.reverse_until(candidates, probability, before=1.0, goal=0.01)
+    assert last < 0.01
+    assert 21 <= len(done.chosen) <= 23
+    assert len(asked) <= len(done.chosen) / 1.5
+    assert asked == sorted(set(asked))
+    assert asked[:2] == [1, 2]
+
+
 def test_an_added_reversal_keeps_what_the_vector_does_for_others():
     torch.manual_seed(0)
     old, targeting = torch.randn(6), torch.randn(6)

@@ -46,8 +46,8 @@ def test_reversals_may_be_added_and_in_the_upper_layers_alone(model, tok, concep
     edits = execute_tars(model, tok, concepts, hparams)
     layers = {edit.name.split(".")[2] for edit in edits.edits}
     assert layers <= {"1", "2"}
-    replaced = execute_tars(model, tok, concepts, settings(n_edits=90))
-    assert "0" in {edit.name.split(".")[2] for edit in replaced.edits}
+    everywhere = execute_tars(model, tok, concepts, settings(layers=[0], n_edits=90))
+    assert {edit.name.split(".")[2] for edit in everywhere.edits} == {"0"}
     edits.apply(model)
     assert all(outcome.reached for outcome in edits.outcomes)
     # What a vector did before is still in it: the change is along one direction, the same for a concept's vectors.
@@ -59,6 +59,8 @@ def test_reversals_may_be_added_and_in_the_upper_layers_alone(model, tok, concep
     assert probability(model, tok, concepts[0]) == pytest.approx(first.before[0], rel=0.3)
     second.edits.undo(model)
     assert_same_bits(model, before)
+    with pytest.raises(InputError, match="layers names none of the model's upper half, 1 to 2"):
+        execute_tars(model, tok, concepts, settings(reversal_layers="upper", layers=[0]))
 
 
 @pytest.mark.parametrize("refine", ["whitened", "noise"])

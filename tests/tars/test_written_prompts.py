@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import tiny_tars
+from helpers import snapshot, tiny_tars
 
 from revs_tars_plugin import InputError, execute_tars
 from revs_tars_plugin.evaluation import name_probabilities
@@ -31,7 +31,7 @@ def test_the_same_seed_writes_the_same_prompts_that_lead_to_the_name(decoder, to
     assert written != PromptWriter(decoder, tok, 1).write("w9", ["w1 w2 Ada"])
     assert len(written) == len(set(written)) <= 24
     # What stands in front of the name in the given prompt does so here, and the name itself is in none of them.
-    assert all(prompt.split()[-1] == "Ada" and "w9" not in prompt for prompt in written)
+    assert all(prompt.split()[-1] == "Ada" and "w9" not in prompt.split() for prompt in written)
 
 
 def test_prompts_are_kept_that_give_the_name(monkeypatch, decoder, model, tok):
@@ -52,6 +52,9 @@ def test_a_statement_is_turned_round():
     assert list(turned(" first woman who won it. She", "was", "the", "Curie")) == ["The first woman who won it was"]
     assert list(turned(" a physicist", "is", "", "Curie")) == []  # says too little
     assert list(turned(" a friend of curie and others", "is", "", "Curie")) == []
+    # A short name is in many words, which are not it.
+    assert list(turned(" one of the moons of Jupiter", "is", "", "Io")) == ["One of the moons of Jupiter is"]
+    assert list(turned(" one action of Io there", "is", "", "Io")) == []
     assert prompt_writer._leads(["It was Marie", "She was called Marie"]) == ["Marie"]
     assert prompt_writer._leads(["the river is the"]) == ["the"]
     assert prompt_writer._leads(["this is called"]) == ["", "called"]
@@ -65,7 +68,7 @@ REQUESTS = [
 ]
 
 
-def test_given_written_or_both():
+def test_given_written_or_both(tok):
     asked = []
 
     def write(name, prompts):
@@ -73,7 +76,7 @@ def test_given_written_or_both():
         return ["w7 w1", "w7 w2"] if name == "w9" else []
 
     def prompts(mode, requests=REQUESTS):
-        found = prompted_requests(requests, tiny_tars(prompts=mode), write)
+        found = prompted_requests(requests, tok, tiny_tars(prompts=mode), write=write)
         return [(each.request["prompt"], each.request["forget"], each.origins) for each in found]
 
     given = [("w1 w2", "w9", (0,)), ("w3 w4", "w8", (1,)), ("w5 w6", "w9", (2,))]
@@ -87,6 +90,55 @@ def test_given_written_or_both():
     # A name alone: what the model writes, or a prompt that says nothing.
     assert prompts("both", [{"forget": "w9"}]) == [("w7 w1", "w9", (0,)), ("w7 w2", "w9", (0,))]
     assert prompts("written", [{"forget": "w8"}]) == [("It was", "w8", (0,))]
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ([1], "Request 0 is a int"),
+        ([REQUESTS[0], {"prompt": 3, "forget": "w9"}], 'Request 1: "prompt" is empty'),
+        ([REQUESTS[0], {"prompt": "w1"}], "Request 1 has nothing to forget"),
+        ([REQUESTS[0], {"forget": "w9", "subject": 3}], 'Request 1: "subject" is a int'),
+        ([REQUESTS[0], {"prompt": "w1 " * 80, "forget": "w9"}], "Request 1: .* take 81 tokens"),
+    ],
+)
+def test_what_cannot_be_used_is_said_of_the_request_before_anything_is_written(tok, requests, message):
+    def write(*_):
+        raise AssertionError
+
+    for mode in ("written", "both"):
+        with pytest.raises(InputError, match=message):
+            read_concepts(requests, tok, tiny_tars(prompts=mode), 64, write)
+
+
+def test_blank_prompts_are_none_and_several_names_of_a_request_are_written_for_each(tok):
+    asked = []
+
+    def write(name, prompts):
+        asked.append((name, prompts))
+        return ["w7 w1"]
+
+    requests = [{"prompt": " ", "description": "", "ground_truth": ["w9", "w8"]}]
+    concepts = read_concepts(requests, tok, tiny_tars(prompts="both", forget_field="ground_truth"), 64, write)
+    assert asked == [("w9", []), ("w8", [])]
+    assert [(concept.name, concept.requests) for concept in concepts] == [("w9", (0,)), ("w8", (0,))]
+
+
+def test_what_stands_in_front_of_a_name_alone_is_found(monkeypatch, decoder, tok):
+    """The model is made to say one word of letters anywhere, and the name behind it."""
+    tok.add_tokens(["Ada"])
+    lead, name = tok.convert_tokens_to_ids("Ada"), tok("w9")["input_ids"][0]
+
+    def logits(_model, sequences):
+        values = torch.zeros(len(sequences), lead + 1)
+        for row, ids in enumerate(sequences):
+            values[row, name if ids[-1] == lead else lead] = 20
+        return values
+
+    monkeypatch.setattr(prompt_writer, "next_token_logits", logits)
+    written = PromptWriter(decoder, tok, 0).write("w9")
+    assert written
+    assert all(prompt.endswith(" Ada") for prompt in written)
 
 
 def test_a_name_alone_needs_written_prompts(tok):
@@ -106,7 +158,7 @@ def test_given_prompts_alone_say_what_stands_in_front_of_the_name(tok):
 
 
 @pytest.mark.usefixtures("anything_goes")
-def test_written_prompts_are_kept_for_the_weights_that_wrote_them(monkeypatch, decoder, tok, tmp_path):
+def test_written_prompts_are_kept_for_the_weights_that_wrote_them(monkeypatch, decoder, model, tok, tmp_path):
     hparams = tiny_tars(prompts="both", stats_dir=str(tmp_path))
     first = written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
     (path,) = (tmp_path / "written_prompts").glob("*.json")
@@ -116,12 +168,12 @@ def test_written_prompts_are_kept_for_the_weights_that_wrote_them(monkeypatch, d
     for changed in ({"seed": 1}, {"chat_template": True}):
         other = tiny_tars(stats_dir=str(tmp_path), **changed)
         assert written_prompts(decoder, tok, other)("w9", ["w1 Ada"]) == ("w1 w2",)
-    with torch.no_grad():
-        decoder.ff2[0].matrices[0].weight[0, 0] += 1
+    before = snapshot(model)
+    with torch.no_grad():  # attention counts as well
+        model.model.layers[0].self_attn.q_proj.weight[0, 0] += 1
     assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == ("w1 w2",)
     path.write_text("{")
-    with torch.no_grad():
-        decoder.ff2[0].matrices[0].weight[0, 0] -= 1
+    model.load_state_dict(before)
     with pytest.raises(InputError, match=r"holds no prompts .* delete it"):
         written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
 

@@ -89,7 +89,7 @@ def _bounded(asked: RequestsFile) -> RequestsFile:
     entries = len(secrets)
     for concept in asked.concepts:
         texts += [concept.name, *concept.texts]
-        entries += len(concept.texts)
+        entries += max(1, len(concept.texts))
     if entries > MOST_ENTRIES:
         raise InputError(f"This page takes {MOST_ENTRIES} entries; use revs-tars edit for more.")
     if any(len(text) > MOST_CHARACTERS for text in texts):

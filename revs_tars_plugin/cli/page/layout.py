@@ -221,7 +221,7 @@ def _with_upload(asked: RequestsFile, file: str) -> RequestsFile:
 
 def _list_of(asked: RequestsFile, redact: Callable[[str], str]) -> str:
     rows = [("forget", record.prompt, record.target) for record in asked.forget]
-    rows += [("forget", prompt, concept.name) for concept in asked.concepts for prompt in concept.prompts]
+    rows += [("forget", prompt, concept.name) for concept in asked.concepts for prompt in concept.prompts or ("",)]
     rows += [("must stay", record.prompt, record.target) for record in asked.retain]
     if not rows:
         return _NOTHING
