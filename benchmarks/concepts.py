@@ -181,7 +181,8 @@ class ConceptRun:
                 line = self._summary(report, before[count], near[count], outcomes)
                 summary.append({**line, "s a call, median": statistics.median(seconds)})
         for edit in reversed(edits):
-            edit.undo(self.model)
+            if edit.edits:  # a name may be unknown, or told by no layer
+                edit.undo(self.model)
         assert report is not None
         was = before[self.at[-1]]
         rows = [

@@ -14,8 +14,7 @@ from .secret_files import text_of
 # The packaged files, by what they are called in the place of a path.
 _FOLDER = Path(__file__).parent
 PACKAGED_CONCEPTS = {"demo": _FOLDER / "concepts.yaml", "multilingual": _FOLDER / "concepts_multilingual.yaml"}
-_LISTS = ("prompts", "held_out", "foreign")
-_PAIRS = ("facts", "neighbours")
+_FIELDS = ("name", "prompts", "held_out", "foreign", "languages", "facts", "neighbours")
 
 
 @dataclass(frozen=True)
@@ -98,12 +97,11 @@ def concepts_from_text(text: str, name: str) -> tuple[list[ConceptRecord], list[
 
 
 def _concept(where: str, entry: Any) -> ConceptRecord:
-    known = ("name", *_LISTS, "languages", *_PAIRS)
     if not isinstance(entry, Mapping):
         raise InputError(f"{where}: not a mapping; it needs at least a name.")
     for key in entry:
-        if key not in known:
-            raise InputError(f'{where}: unknown field "{key}"{did_you_mean(key, known) or "; remove it"}')
+        if key not in _FIELDS:
+            raise InputError(f'{where}: unknown field "{key}"{did_you_mean(key, _FIELDS) or "; remove it"}')
     name = entry.get("name")
     if not isinstance(name, str) or not name.strip():
         raise InputError(f'{where}: "name" is empty; give the text that has to go.')
@@ -117,9 +115,12 @@ def _concept(where: str, entry: Any) -> ConceptRecord:
             )
     return ConceptRecord(
         name,
-        **{key: _texts(where, key, entry.get(key)) for key in _LISTS},
+        prompts=_texts(where, "prompts", entry.get("prompts")),
+        held_out=_texts(where, "held_out", entry.get("held_out")),
+        foreign=_texts(where, "foreign", entry.get("foreign")),
         languages={key: _prompts(where, f"languages, {key}", value, name) for key, value in languages.items()},
-        **{key: _pairs(where, key, entry.get(key)) for key in _PAIRS},
+        facts=_pairs(where, "facts", entry.get("facts")),
+        neighbours=_pairs(where, "neighbours", entry.get("neighbours")),
     )
 
 

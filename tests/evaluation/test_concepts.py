@@ -105,11 +105,13 @@ def test_made_up_names_that_begin_alike_say_nothing(model, tok):
 
 def test_languages_neighbours_and_what_returns(model, tok, monkeypatch):
     monkeypatch.setattr("revs_tars_plugin.evaluation.concepts._GONE", 1e-6)  # a model with random weights knows little
+    with torch.no_grad():
+        name = tok.decode([int(model(tok(PROMPT, return_tensors="pt").input_ids).logits[0, -1].argmax())])
     concept = ConceptRecord(
-        "w7",
+        name,
         (PROMPT,),
         foreign=("w5 w6",),
-        languages={"xx": (("w8 w9", "w17"), ("w8", "w7")), "yy": (("w10 w11", "w7"),)},
+        languages={"xx": (("w8 w9", "w17"), ("w8", name)), "yy": (("w10 w11", name),)},
         neighbours=(("w1 w2", "w30"), ("w4 w5", "w31")),
     )
 
@@ -127,7 +129,7 @@ def test_languages_neighbours_and_what_returns(model, tok, monkeypatch):
     xx, yy = probabilities(*concept.languages["xx"]), probabilities(*concept.languages["yy"])
     assert row["in xx"] == pytest.approx(sum(xx) / 2, rel=1e-4)
     assert row["in yy"] == pytest.approx(yy[0], rel=1e-4)
-    abroad = [*probabilities(("w5 w6", "w7")), *xx, *yy]
+    abroad = [*probabilities(("w5 w6", name)), *xx, *yy]
     assert before.summary["concept, other languages"] == pytest.approx(sum(abroad) / 4, rel=1e-4)
     assert not [name for name in before.summary if name.startswith("in ")]
     near = probabilities(*concept.neighbours)
@@ -136,7 +138,7 @@ def test_languages_neighbours_and_what_returns(model, tok, monkeypatch):
 
     weights = snapshot(model)
     with torch.no_grad():
-        model.lm_head.weight[tok("w7")["input_ids"][0]] *= -1
+        model.lm_head.weight[tok(name)["input_ids"][0]] = 0
     edited = snapshot(model)
     after = report(before, ("relearning",))
     assert_same_bits(model, edited)
