@@ -19,7 +19,9 @@ from .ordinary_text import SAMPLED, TextSource, sequences_of
 _ROWS = 256
 
 
-def stats_folder(model: nn.Module, source: TextSource, stats_dir: str | Path, model_name: str | None = None) -> Path:
+def text_stats_folder(
+    model: nn.Module, source: TextSource, stats_dir: str | Path, model_name: str | None = None
+) -> Path:
     """Returns where the statistics of one model on one text lie.
 
     Args:
@@ -48,7 +50,7 @@ def kept_sequences(
         tok: Its tokenizer.
         source: The ordinary text.
         stats_dir: Where the statistics lie.
-        model_name: See `stats_folder`.
+        model_name: See `text_stats_folder`.
         progress: Show a progress bar while text is made.
 
     Raises:
@@ -56,7 +58,7 @@ def kept_sequences(
     """
     if source.name != SAMPLED:
         return sequences_of(model, tok, source, progress=progress)
-    folder = stats_folder(model, source, stats_dir, model_name)
+    folder = text_stats_folder(model, source, stats_dir, model_name)
     path = folder / f"text_{_vocabulary(model)}_{source.n_samples}_{source.max_tokens}_{source.seed}.npy"
     if not agreed(path.is_file()):
         made = np.array([list(ids) for ids in sequences_of(model, tok, source, progress=progress)], dtype=np.int64)

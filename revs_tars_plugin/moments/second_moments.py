@@ -21,7 +21,7 @@ from ..model.forward import BATCH_POSITIONS, device_of_ids, fair_positions
 from ..model.matrices import FeedForwardMatrix
 from ..model.processes import add_up, agreed, is_own, process_count, process_label, writer_first, writes
 from .files import MomentFiles, SecondMoment
-from .kept_text import kept_sequences, stats_folder
+from .kept_text import kept_sequences, text_stats_folder
 from .ordinary_text import TextSource
 from .partial_sums import PartialSums
 
@@ -55,7 +55,7 @@ def second_moments(
     Raises:
         InputError: When the source cannot be read or holds no text.
     """
-    folder = stats_folder(decoder.model, source, stats_dir, model_name)
+    folder = text_stats_folder(decoder.model, source, stats_dir, model_name)
     paths = {
         matrix.weight_name: folder
         / f"{matrix.weight_name.removesuffix('.weight')}_{precision}_mom2_{source.n_samples}.npz"

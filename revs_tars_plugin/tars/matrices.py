@@ -10,6 +10,9 @@ from ..model.experts import FeedForward
 from .reversal import Matrices
 from .tars_hparams import TARSHyperParams
 
+# The settings that name them.
+MATRIX_KEYS = {"down": "rewrite_module_tmp", "gate": "gate_module_tmp", "up": "up_module_tmp"}
+
 
 def matrices_of(
     decoder: Decoder, hparams: TARSHyperParams, names: Sequence[str], layers: Collection[int] | None = None
@@ -27,7 +30,7 @@ def matrices_of(
     """
     matrices: dict[tuple[int, str], FeedForward] = {}
     for matrix in dict.fromkeys(names):
-        key = f"{matrix}_module_tmp"
+        key = MATRIX_KEYS[matrix]
         by_layer: Mapping[int, FeedForward] = (
             {layer: ff2 for layer, ff2 in decoder.ff2.items() if layers is None or layer in layers}
             if matrix == "down"

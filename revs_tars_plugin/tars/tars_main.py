@@ -19,7 +19,7 @@ from ..moments.ordinary_text import TextSource
 from ..moments.second_moments import ordinary_moments
 from .common_state import mean_state
 from .concepts import read_concepts
-from .matrices import detector_matrices, matrices_of
+from .matrices import MATRIX_KEYS, detector_matrices, matrices_of
 from .name_detectors import NameDetectors
 from .outcomes import ConceptOutcome, report
 from .prompts import written_prompts
@@ -58,9 +58,8 @@ def execute_tars(
         InputError: When a request, a setting or the model cannot be used.
     """
     hparams.validate()
-    keys = {"down": "rewrite_module_tmp", "gate": "gate_module_tmp", "up": "up_module_tmp"}
-    names = [hparams.rewrite_module_tmp, *(getattr(hparams, keys[matrix]) for matrix in hparams.matrices)]
-    firsts = [getattr(hparams, keys[matrix]) for matrix in detector_matrices(hparams)]
+    names = [hparams.rewrite_module_tmp, *(getattr(hparams, MATRIX_KEYS[matrix]) for matrix in hparams.matrices)]
+    firsts = [getattr(hparams, MATRIX_KEYS[matrix]) for matrix in detector_matrices(hparams)]
     with (
         unpacked(model, names, hparams.layers) as packed,
         unpacked(model, firsts, [hparams.name_layer, hparams.spelling_layer]) as firsts_packed,
