@@ -25,7 +25,7 @@ def everything(model, tok, monkeypatch):
     names = tiny_settings(attn_module_tmp="model.layers.{}.self_attn")
     secrets = [SecretRecord("w1 w2 w3", "w7 w8", None, "w3 w2"), SecretRecord("w50 w60", "w9", None, "w60")]
     retain = [SecretRecord("w11 w12", "w13", None, "w12"), SecretRecord("w14 w15", "w16")]
-    concepts = [ConceptRecord("w20", ("w1 w2",), ("w2 w1",), (("w20 w1", "w2"),), ("w5 w6",))]
+    concepts = [ConceptRecord("w20", ("w1 w2",), ("w2 w1",), (("w20 w1", "w2"),), ("w5 w6",), {}, (("w3 w4", "w8"),))]
     text = OrdinaryText.of(model, tok, ["w5 w6 w7 w8 w9"])
     before = evaluate_unlearning(model, tok, [], names=names, concepts=concepts, attacks=())
     return evaluate_unlearning(
@@ -44,8 +44,9 @@ def everything(model, tok, monkeypatch):
 
 
 def test_every_figure_is_a_row_of_the_table_and_every_row_is_measured(everything):
-    # The words of this vocabulary are neither numbers nor letters alone.
-    assert list(everything.summary) == [metric.key for metric in METRICS if metric.attack != "form"]
+    # The words of this vocabulary are neither numbers nor letters alone, and nothing is gone that could return.
+    expected = [metric.key for metric in METRICS if metric.attack != "form" and metric.key != "concept, returned"]
+    assert list(everything.summary) == expected
     for row in (*everything.rows, *everything.concepts):
         assert set(row) <= {metric.key for metric in METRICS}
 
