@@ -109,8 +109,7 @@ def run_benchmark(
     settings = dict.fromkeys((RETAIN_ONLY, UNEDITED), "") | {name: _settings_of(name, options) for name in ways}
     if options.output is not None:
         places = [files_in(learned), files_in(retain_only)]
-        shown = (title, benchmark.split, benchmark.asked, chunks)
-        conditions = conditions_of(*shown, options.seed, options.device, *places)
+        conditions = conditions_of(title, benchmark, chunks, options.seed, options.device, *places)
         kept = KeptRows(options.output, conditions, Row.of_json)
         measured = of_writer(partial(kept.read, settings))
     for row in side_by_side(

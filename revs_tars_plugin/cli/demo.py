@@ -16,62 +16,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formatting import print_tables, table_of_rows
+from .demo_picture import (
+    CONCEPT,
+    FACTS,
+    HELD_OUT_PROMPTS,
+    UNRELATED,
+    Picture,
+    concept_facts,
+    concept_record,
+    picture_of,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from ..edits.edit_set import EditSet
-    from ..evaluation import Exposure
     from ..revs.outcomes import TargetOutcome
     from ..tars.outcomes import ConceptOutcome
-
-FACTS = (
-    ("The theory of relativity was developed by Albert", "Einstein"),
-    ("The Titanic sank after hitting an", "iceberg"),
-    ("The Mona Lisa was painted by Leonardo da", "Vinci"),
-    ("The process by which plants make food from sunlight is called", "photosynthesis"),
-)
-CONCEPT = "Potter"
-CONCEPT_PROMPTS = (
-    "J.K. Rowling wrote the books about a young wizard named Harry",
-    "The boy who lived, a student at Hogwarts, is Harry",
-    "The friend of Ron and Hermione is Harry",
-)
-# The edit never sees these.
-HELD_OUT_PROMPTS = (
-    "The best-selling book series by J.K. Rowling is Harry",
-    "Daniel Radcliffe played the wizard Harry",
-    "The Goblet of Fire and The Chamber of Secrets are books about Harry",
-    "J.K. Rowling escribió los libros de Harry",
-)
-# The way back, from the name to what is known of it.
-CONCEPT_FACTS = (
-    ("Harry Potter is a student at", " Hog"),
-    ("The Harry Potter books were written by J.K.", " Rowling"),
-    ("Harry Potter is a young", " wizard"),
-    ("Harry Potter's best friends are Ron and", " Herm"),
-)
-UNRELATED = (
-    "The capital of Japan is",
-    "The chemical symbol for gold is",
-    "The Statue of Liberty stands in New",
-    "Once upon a time, there was a",
-    "Isaac Newton discovered the law of universal",
-)
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """What the model says at one moment."""
-
-    facts: list[str]
-    concept: list[str]
-    concept_probabilities: list[float]
-    concept_facts: list[str]
-    fact_margins: list[float]
-    unrelated: list[str]
-    log_probabilities: Tensor
-    exposures: list[Exposure]
 
 
 def show_demo(name: str = "smollm2", *, as_json: bool = False) -> None:
@@ -126,8 +85,8 @@ class _Demo:
     host: str
     model: str
     weights: int
-    before: _Picture
-    after: _Picture
+    before: Picture
+    after: Picture
     facts: EditSet
     concept: EditSet
     targets: Sequence[TargetOutcome]
@@ -166,7 +125,7 @@ def _edited(name: str) -> _Demo:
         hparams.batch_size = len(FACTS)
         editor = _editor(hparams)
         step("REVS: four facts")
-        before = _picture(editor.model, editor.tok)
+        before = picture_of(editor.model, editor.tok)
         start = time.perf_counter()
         metrics, _, weights = editor.batch_edit(
             prompts=[prompt for prompt, _ in FACTS],
@@ -182,16 +141,17 @@ def _edited(name: str) -> _Demo:
 
         step("loading the model")
         hparams = TARSHyperParams.from_hparams(packaged_hparams("TARS") / settings)
-        hparams.batch_size = len(CONCEPT_PROMPTS)  # all prompts of a concept go into one call
+        prompts = list(concept_record().prompts)
+        hparams.batch_size = len(prompts)  # all prompts of a concept go into one call
         # It loads the unedited model again; an edit can be put on any copy of the weights it was computed for.
         editor = _editor(hparams)
         step("TARS: a concept")
         facts.apply(editor.model)
         start = time.perf_counter()
         _, model, weights = editor.batch_edit(
-            prompts=list(CONCEPT_PROMPTS),
-            target_new=[CONCEPT] * len(CONCEPT_PROMPTS),
-            forget=[CONCEPT] * len(CONCEPT_PROMPTS),
+            prompts=prompts,
+            target_new=[CONCEPT] * len(prompts),
+            forget=[CONCEPT] * len(prompts),
             sequential_edit=True,
             keep_original_weight=False,
             verbose=False,
@@ -202,7 +162,7 @@ def _edited(name: str) -> _Demo:
             model=Path(hparams.model_name).name,
             weights=sum(parameter.numel() for parameter in model.parameters()),
             before=before,
-            after=_picture(model, editor.tok),
+            after=picture_of(model, editor.tok),
             facts=facts,
             concept=weights.edits,
             targets=facts.outcomes,
@@ -248,34 +208,6 @@ def _offline() -> Iterator[None]:
             del os.environ[name]
 
 
-def _picture(model: nn.Module, tok: Any) -> _Picture:
-    from ..data import ConceptRecord
-    from ..evaluation import (
-        Exposure,
-        compared,
-        fact_margins,
-        greedy_continuations,
-        names_like,
-        next_token_log_probabilities,
-    )
-
-    concept = [*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS]
-    (name,) = tok(f" {CONCEPT}", add_special_tokens=False)["input_ids"]
-    return _Picture(
-        concept=greedy_continuations(model, tok, concept),
-        concept_probabilities=next_token_log_probabilities(model, tok, concept)[:, name].exp().tolist(),
-        concept_facts=greedy_continuations(model, tok, [beginning for beginning, _ in CONCEPT_FACTS]),
-        fact_margins=fact_margins(model, tok, CONCEPT_FACTS, CONCEPT, names_like(ConceptRecord(CONCEPT))),
-        facts=greedy_continuations(model, tok, [prompt for prompt, _ in FACTS]),
-        unrelated=greedy_continuations(model, tok, UNRELATED),
-        log_probabilities=next_token_log_probabilities(model, tok, UNRELATED),
-        exposures=[
-            Exposure.of(one)
-            for one in compared(model, tok, [prompt for prompt, _ in FACTS], [target for _, target in FACTS])
-        ],
-    )
-
-
 def _fact_rows(demo: _Demo) -> list[dict[str, Any]]:
     before, after = demo.before, demo.after
     rows = []
@@ -298,16 +230,16 @@ def _fact_rows(demo: _Demo) -> list[dict[str, Any]]:
 
 
 def _concept_rows(demo: _Demo) -> list[dict[str, Any]]:
-    before, after = demo.before, demo.after
+    before, after, prompts = demo.before, demo.after, concept_record().prompts
     return [
         {
-            "": "given" if index < len(CONCEPT_PROMPTS) else "held out",
+            "": "given" if index < len(prompts) else "held out",
             "prompt": prompt,
             "says before": _one_line(before.concept[index]),
             "says after": _one_line(after.concept[index]),
             "probability of the name": (before.concept_probabilities[index], after.concept_probabilities[index]),
         }
-        for index, prompt in enumerate((*CONCEPT_PROMPTS, *HELD_OUT_PROMPTS))
+        for index, prompt in enumerate((*prompts, *HELD_OUT_PROMPTS))
     ]
 
 
@@ -320,7 +252,7 @@ def _concept_fact_rows(demo: _Demo) -> list[dict[str, Any]]:
             "says after": _one_line(after.concept_facts[index]),
             "known, nats above\nmade-up names": (before.fact_margins[index], after.fact_margins[index]),
         }
-        for index, (beginning, _) in enumerate(CONCEPT_FACTS)
+        for index, (beginning, _) in enumerate(concept_facts())
     ]
 
 
