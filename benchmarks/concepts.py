@@ -15,6 +15,7 @@ import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,15 @@ def main() -> None:
 
 
 @dataclass(frozen=True)
+class Unedited:
+    """What the unedited model knows: reports and what it says of what is near, by count; what it says of the rest."""
+
+    reports: dict[int, UnlearningReport]
+    near: dict[int, torch.Tensor]
+    unrelated: torch.Tensor
+
+
+@dataclass(frozen=True)
 class ConceptRun:
     """A model that knows concepts, with what it says before any edit.
 
@@ -133,7 +143,6 @@ class ConceptRun:
         unrelated: Prompts that have nothing to do with any of them.
         text: Ordinary text.
         at: After how many concepts everything is measured.
-        said: What the model says behind the unrelated prompts, a token each.
     """
 
     model: torch.nn.Module
@@ -142,7 +151,6 @@ class ConceptRun:
     unrelated: Sequence[str]
     text: OrdinaryText
     at: Sequence[int]
-    said: torch.Tensor
 
     @classmethod
     def of(cls, subject: Subject, arguments: argparse.Namespace) -> ConceptRun:
@@ -154,7 +162,16 @@ class ConceptRun:
         unrelated = unrelated or read_concepts_file()[1]
         known = [_known(model, tok, concept) for concept in concepts[: arguments.concepts]]
         at = sorted({min(count, len(known)) for count in arguments.at})
-        return cls(model, tok, known, unrelated, text, at, _said(model, tok, unrelated))
+        return cls(model, tok, known, unrelated, text, at)
+
+    @cached_property
+    def unedited(self) -> Unedited:
+        """What is found before any edit, once for all settings."""
+        return Unedited(
+            {count: self._report(count) for count in self.at},
+            {count: _said(self.model, self.tok, self._near(count)) for count in self.at},
+            _said(self.model, self.tok, self.unrelated),
+        )
 
     def removed(self, hparams: TARSHyperParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Removes one concept after another.
@@ -165,8 +182,7 @@ class ConceptRun:
         Returns:
             A row a concept, measured with all edits in place, and a row for each count at which all is measured.
         """
-        before = {count: self._report(count) for count in self.at}
-        near = {count: _said(self.model, self.tok, self._near(count)) for count in self.at}
+        before = self.unedited.reports
         # Ordinary text is read once a model, and not timed.
         execute_tars(self.model, self.tok, self.concepts[0].requests(), hparams)
         edits, seconds, summary, report = [], [], [], None
@@ -178,7 +194,7 @@ class ConceptRun:
             if count in self.at:
                 report = self._report(count, before[count])
                 outcomes = [each.outcomes[0] for each in edits]
-                line = self._summary(report, before[count], near[count], outcomes)
+                line = self._summary(report, outcomes)
                 summary.append({**line, "s a call, median": statistics.median(seconds)})
         for edit in reversed(edits):
             if edit.edits:  # a name may be unknown, or told by no layer
@@ -208,12 +224,12 @@ class ConceptRun:
         named = [prompt for concept in gone for prompt, _ in concept.neighbours]
         return list(dict.fromkeys(named + [prompt for concept in left for prompt in concept.held_out]))
 
-    def _summary(
-        self, report: UnlearningReport, before: UnlearningReport, near: torch.Tensor, outcomes: Sequence[Any]
-    ) -> dict[str, Any]:
+    def _summary(self, report: UnlearningReport, outcomes: Sequence[Any]) -> dict[str, Any]:
+        count = len(outcomes)
+        before = self.unedited.reports[count]
         figures, was = report.summary, before.summary
-        kept = _said(self.model, self.tok, self._near(len(outcomes))) == near
-        unrelated = _said(self.model, self.tok, self.unrelated) == self.said
+        kept = _said(self.model, self.tok, self._near(count)) == self.unedited.near[count]
+        unrelated = _said(self.model, self.tok, self.unrelated) == self.unedited.unrelated
         cost = self.text.compare(self.model)
         abroad = "concept, other languages"
         languages: dict[str, list[tuple[float, float]]] = {}
@@ -222,11 +238,11 @@ class ConceptRun:
                 if name.startswith("in "):
                     languages.setdefault(name, []).append((old[name], new[name]))
         return {
-            "concepts": len(outcomes),
+            "concepts": count,
             "held-out p, worst": figures["concept, worst"],
             "held-out p, mean": f"{was['concept']:.3f} -> {figures['concept']:.3f}",
             "other languages, worst": figures.get(f"{abroad}, worst", ""),
-            "the same, spelled alike": _worst_spelled_alike(self.model, self.tok, self.concepts[: len(outcomes)]),
+            "the same, spelled alike": _worst_spelled_alike(self.model, self.tok, self.concepts[:count]),
             "other languages, mean": f"{was[abroad]:.3f} -> {figures[abroad]:.3f}" if abroad in was else "",
             **{
                 name: " -> ".join(f"{statistics.mean(side):.3f}" for side in zip(*pairs, strict=True))
