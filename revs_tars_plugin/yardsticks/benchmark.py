@@ -15,7 +15,10 @@ Scores = dict[str, tuple[float, dict[str, dict[str, float]]]]
 
 
 class Benchmark(Protocol):
-    """One benchmark with its published, or drawn, records."""
+    """One benchmark with its published, or drawn, records.
+
+    Its `repr` holds all that its figures depend on: rows that were kept are taken again where it is the same.
+    """
 
     @property
     def name(self) -> str:
@@ -32,10 +35,6 @@ class Benchmark(Protocol):
     @property
     def split(self) -> Split:
         """What methods are shown: records to forget and to retain."""
-
-    @property
-    def asked(self) -> object:
-        """Whatever else its figures depend on; rows that were kept are taken again where its `repr` is the same."""
 
     @property
     def compared(self) -> Collection[str]:

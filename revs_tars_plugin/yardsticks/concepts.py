@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -39,7 +39,7 @@ class Concepts:
     concepts: tuple[ConceptRecord, ...]
     unrelated: tuple[str, ...]
     before: tuple[int, ...]
-    report: UnlearningReport
+    report: UnlearningReport = field(repr=False)
     retain: tuple[Record, ...]
     near: tuple[str, ...] = ()
     near_before: tuple[int, ...] = ()
@@ -100,11 +100,6 @@ class Concepts:
             _said(model, tok, near),
             relearned,
         )
-
-    @property
-    def asked(self) -> object:
-        """What is measured beside the prompts that methods are shown."""
-        return self.concepts, self.unrelated, self.near, self.relearned
 
     @property
     def split(self) -> Split:

@@ -37,11 +37,6 @@ class Lume:
     )
 
     @property
-    def asked(self) -> object:
-        """The records that everything is asked of."""
-        return self.learned, self.kept
-
-    @property
     def learned(self) -> tuple[Record, ...]:
         """The records to forget and to retain."""
         return (*self.split.forget, *self.split.retain)

@@ -47,11 +47,6 @@ class Secrets:
     compared: tuple[str, ...] = ("efficacy", "generality", "specificity", "resistance_score", "min-k")
 
     @property
-    def asked(self) -> object:
-        """The records that everything is asked of."""
-        return self.learned, self.kept
-
-    @property
     def learned(self) -> tuple[Record, ...]:
         """All wordings of all secrets."""
         return self._records((*self.forget, *self.retain), all_wordings=True)

@@ -47,11 +47,6 @@ class Tofu:
         return self.files.split
 
     @property
-    def asked(self) -> object:
-        """The published files."""
-        return self.files
-
-    @property
     def learned(self) -> tuple[Record, ...]:
         """The questions to forget and to retain."""
         return (*self.split.forget, *self.split.retain)
