@@ -56,7 +56,7 @@ def test_edit_restores_after_each_request(concept_editor):
     assert [outcome.requests for outcome in original.edits.outcomes] == [(0,), (1,)]
     for outcome in original.edits.outcomes:
         assert outcome.reached
-        assert 1 <= outcome.reversed <= 30
+        assert 1 <= outcome.reversed <= concept_editor.hparams.n_edits
     assert original.edits.edits == ()
 
 
