@@ -54,11 +54,15 @@ _PUBLISHED = {
     "goal_probability": 0.005,
     "directions": ["to_name"],
 }
+# The setting whose concepts come without prompts.
+_ALONE = "a name alone"
 VARIANTS: dict[str, dict[str, Any]] = {
     "whitened": {},
     "to the name": {"directions": ["to_name"]},
     "from the name": {"directions": ["from_name"]},
-    "written": {"prompts": "both"},
+    "written beside the given": {"prompts": "both"},
+    "written": {"prompts": "written"},
+    _ALONE: {"prompts": "written"},
     "replaced": {**_PUBLISHED, "refine": "whitened"},
     "noise": _PUBLISHED,
     "published": {**_PUBLISHED, "affinity": "cosine", "short_prompts": 0},
@@ -103,7 +107,7 @@ def main() -> None:
         for variant in arguments.variants:
             settings = TARSHyperParams.from_hparams(MODELS[name].settings).to_dict()
             hparams = TARSHyperParams(**{**settings, "seed": arguments.seed, **VARIANTS[variant], **changes})
-            rows, summary = run.removed(hparams)
+            rows, summary = run.removed(hparams, alone=variant == _ALONE)
             title = f"{name}, {variant}: " + (
                 ", ".join(f"{key}: {value}" for key, value in {**VARIANTS[variant], **changes}.items()) or "the YAML"
             )
@@ -173,21 +177,25 @@ class ConceptRun:
             _said(self.model, self.tok, self.unrelated),
         )
 
-    def removed(self, hparams: TARSHyperParams) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def removed(
+        self, hparams: TARSHyperParams, *, alone: bool = False
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Removes one concept after another.
 
         Args:
             hparams: The settings.
+            alone: Whether the edit is given the names and no prompts.
 
         Returns:
             A row a concept, measured with all edits in place, and a row for each count at which all is measured.
         """
         before = self.unedited.reports
+        asked = [(replace(concept, prompts=()) if alone else concept).requests() for concept in self.concepts]
         # Ordinary text is read once a model, and not timed.
         execute_tars(self.model, self.tok, self.concepts[0].requests(), hparams)
         edits, seconds, summary, report = [], [], [], None
-        for count, concept in enumerate(self.concepts, 1):
-            took, edit = clock(lambda: execute_tars(self.model, self.tok, concept.requests(), hparams))  # noqa: B023
+        for count, requests in enumerate(asked, 1):
+            took, edit = clock(lambda: execute_tars(self.model, self.tok, requests, hparams))  # noqa: B023
             edit.apply(self.model)
             edits.append(edit)
             seconds.append(took)

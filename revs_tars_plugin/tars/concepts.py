@@ -27,7 +27,8 @@ class Concept:
         shortened: The ends of these prompts, as prompts of their own.
         leads: The last words of the given prompts, which stand in front of the name; of the first written ones where
             none was given.
-        tokens: The tokens that begin the name, the one that follows the first prompt in front.
+        tokens: The tokens that begin the name, the one that follows the first prompt in front; where prompts that the
+            model wrote end with its first words, those that begin its last.
     """
 
     name: str
@@ -68,11 +69,12 @@ def read_concepts(
     short = 0 if hparams.chat_template else hparams.short_prompts
     by_name: dict[str, list[int]] = {}
     for secret in secrets:
-        by_name.setdefault(secret.target.strip(), []).append(secret.index)
+        by_name.setdefault(prompted[secret.request].name or secret.target.strip(), []).append(secret.index)
     concepts = []
     for name, indices in by_name.items():
         following = [secrets[index].target_ids[0] for index in indices]
-        others = _variants(name, tok) if hparams.name_variants else []
+        targets = dict.fromkeys(secrets[index].target.strip() for index in indices)
+        others = [token for target in targets if hparams.name_variants for token in _variants(target, tok)]
         prompts = tuple(dict.fromkeys(secrets[index].prompt_ids for index in indices))
         given = [index for index in indices if not prompted[secrets[index].request].written]
         leads = [lead for index in given or indices[:_LEADING] for lead in _last_words(secrets[index].prompt)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +19,7 @@ from ..model.decoder import Decoder
 from ..model.forward import device_of_ids, next_token_logits, sample
 from ..requests.chat import asked_prompt
 from ..requests.reading import tokenise_in_context
+from .name_leads import ASKED, LEADING, full_name_leads, given_leads, ways_to
 
 # In each language: verbs behind a name, and what may follow them.
 _WORDINGS = {
@@ -40,8 +41,31 @@ _SHORTEST, _END = 3, re.compile(r"[.,;:!?\n\r()\"“”«»]")
 _PROBABLE, _MOST = 0.1, 24
 # Words that are tried in front of a name of which no prompt says what stands there.
 _TRIED, _TRIED_ON = 5, 16
+# First names that a name's prompts end with.
+_MOST_LEADS = 3
+# Such a first name gives the name this probability where nothing else is said: far more than any other one does.
+_LEADS_ALONE = 0.005
+# Prompts that go through the model together.
+_TOGETHER = 32
 # All that decides what is written, for those that keep it.
-CHOICES = repr((_WORDINGS, _DRAWN, _LENGTH, _TEMPERATURE, _SHORTEST, _END.pattern, _PROBABLE, _MOST, _TRIED, _TRIED_ON))
+CHOICES = repr(
+    [
+        *(_WORDINGS, _DRAWN, _LENGTH, _TEMPERATURE, _SHORTEST, _END.pattern, _PROBABLE, _MOST),
+        *(_TRIED, _TRIED_ON, _MOST_LEADS, _LEADS_ALONE, ASKED, LEADING),
+    ]
+)
+
+
+class WrittenPrompt(NamedTuple):
+    """A prompt that the model wrote.
+
+    Attributes:
+        prompt: The prompt.
+        target: What comes next: the name, or the last word of one whose first words the prompt gives.
+    """
+
+    prompt: str
+    target: str
 
 
 @dataclass(frozen=True)
@@ -60,51 +84,68 @@ class PromptWriter:
     seed: int
     chat_template: bool = False
 
-    def write(self, name: str, prompts: Sequence[str] = ()) -> tuple[str, ...]:
+    def write(self, name: str, prompts: Sequence[str] = ()) -> tuple[WrittenPrompt, ...]:
         """Returns prompts that lead to a name, of each language that the model gives it in; none where there is none.
 
         Args:
             name: The name.
             prompts: Prompts that lead to it, which say what stands in front of it, as a first name does; without any
-                it is found among what the model itself would say there.
+                the model is asked for the full name, and it is found among what the model itself would say there.
         """
-        leads = _leads(prompts)
+        leads = given_leads(prompts)
+        if not prompts:
+            leads = self._first_names(name) or leads
         statements = self._statements(f"{leads[0]} {name}".strip(), name)
         if not prompts:
-            leads += self._found_leads(name, [turned for group in statements for turned in group])
-        candidates = [[f"{turned} {lead}".strip() for turned in group for lead in leads] for group in statements]
-        longest = self.decoder.context_length
-        flat = [
-            prompt
-            for prompt in dict.fromkeys(prompt for group in candidates for prompt in group)
-            if longest is None or sum(map(len, tokenise_in_context(self.tok, self._asked(prompt), name))) <= longest
+            some = [turned for group in statements for turned in group][:_TRIED_ON]
+            leads = list(dict.fromkeys([*leads, *self._likely_leads(name, some)]))
+        ways = ways_to(name, leads)
+        candidates = [
+            [WrittenPrompt(f"{turned} {lead}".strip(), target) for turned in group for lead, target in ways]
+            for group in statements
         ]
         probable = {
-            prompt for prompt, p in zip(flat, self._probabilities(flat, name), strict=True) if p >= _PROBABLE
-        } - set(prompts)
+            each
+            for each, p in self._probabilities([each for group in candidates for each in group]).items()
+            if p >= _PROBABLE and each.prompt not in prompts
+        }
         # A prompt of each language in turn, so that no language takes the place of another one.
         in_turn = (
-            prompt
-            for each in zip_longest(*([prompt for prompt in group if prompt in probable] for group in candidates))
-            for prompt in each
-            if prompt is not None
+            each
+            for abreast in zip_longest(*([each for each in group if each in probable] for group in candidates))
+            for each in abreast
+            if each is not None
         )
         return tuple(dict.fromkeys(in_turn))[:_MOST]
 
+    def _first_names(self, name: str) -> list[str]:
+        """What stands in front of a name of one word where the model gives it in full, and does lead to it."""
+        if len(name.split()) > 1:
+            return []
+        asked = [frame.format(name) for frame in ASKED]
+        texts = [text for texts in self._continuations(asked, name) for text in texts]
+        return self._leading(full_name_leads(texts, name), LEADING, name, _LEADS_ALONE)[:_MOST_LEADS]
+
     def _statements(self, subject: str, name: str) -> list[list[str]]:
         """What the model says of a subject, turned round up to where it stood; a list a language."""
-        generator = torch.Generator().manual_seed(random.Random(f"prompts {self.seed} {subject}").getrandbits(63))
-        subject = subject[0].upper() + subject[1:]
-        frames = [
-            (language, verb, article, tuple(self.tok(f"{subject} {verb} {article}".strip())["input_ids"]))
-            for language, wordings in _WORDINGS.items()
-            for verb, article in wordings
-        ]
+        frames = [(language, verb, article) for language, wordings in _WORDINGS.items() for verb, article in wordings]
+        subject_first = subject[0].upper() + subject[1:]
+        beginnings = [f"{subject_first} {verb} {article}".strip() for _, verb, article in frames]
         found: dict[str, list[str]] = {language: [] for language in _WORDINGS}
+        for (language, verb, article), texts in zip(frames, self._continuations(beginnings, subject), strict=True):
+            for text in texts:
+                found[language] += _turned(text, verb, article, name)
+        return [list(dict.fromkeys(group)) for group in found.values()]
+
+    def _continuations(self, beginnings: Sequence[str], label: str) -> list[list[str]]:
+        """What the model draws behind each beginning, several times."""
+        generator = torch.Generator().manual_seed(random.Random(f"prompts {self.seed} {label}").getrandbits(63))
+        encoded = [tuple(self.tok(beginning)["input_ids"]) for beginning in beginnings]
+        found: list[list[str]] = [[] for _ in beginnings]
         # Beginnings of one length are a batch without padding.
-        for length in sorted({len(ids) for *_, ids in frames}):
-            group = [frame for frame in frames if len(frame[-1]) == length]
-            ids = torch.tensor([frame[-1] for frame in group for _ in range(_DRAWN)])
+        for length in sorted(set(map(len, encoded))):
+            numbers = [number for number, ids in enumerate(encoded) if len(ids) == length]
+            ids = torch.tensor([encoded[number] for number in numbers for _ in range(_DRAWN)])
             drawn = sample(
                 self.decoder.model,
                 ids.to(device_of_ids(self.decoder.model)),
@@ -113,51 +154,52 @@ class PromptWriter:
                 temperature=_TEMPERATURE,
             )
             texts = self.tok.batch_decode([self._first_text(row) for row in drawn.tolist()], skip_special_tokens=True)
-            for number, text in enumerate(texts):
-                language, verb, article, _ = group[number // _DRAWN]
-                found[language] += _turned(text, verb, article, name)
-        return [list(dict.fromkeys(group)) for group in found.values()]
+            for place, text in enumerate(texts):
+                found[numbers[place // _DRAWN]].append(text)
+        return found
 
     def _first_text(self, ids: list[int]) -> list[int]:
         """What stands in front of the token that ends a text."""
         end = self.tok.eos_token_id
         return ids[: ids.index(end)] if end in ids else ids
 
-    def _found_leads(self, name: str, turned: Sequence[str]) -> list[str]:
+    def _likely_leads(self, name: str, turned: Sequence[str]) -> list[str]:
         """Words that the model would say where the name has to come, and behind which it does come."""
-        some = list(turned[:_TRIED_ON])
-        if not some:
+        if not turned:
             return []
-        likely = next_token_logits(self.decoder.model, self._ids(some)).softmax(dim=-1).mean(dim=0)
+        asked = [tuple(self.tok(asked_prompt(self.tok, each, self.chat_template))["input_ids"]) for each in turned]
+        likely = next_token_logits(self.decoder.model, asked).softmax(dim=-1).mean(dim=0)
         words = [self.tok.decode([token]).strip() for token in likely.topk(_TRIED).indices.tolist()]
         words = [word for word in dict.fromkeys(words) if word.isalpha()]
-        behind = self._probabilities([f"{each} {word}" for word in words for each in some], name)
-        shares = [behind[start : start + len(some)] for start in range(0, len(behind), len(some))]
-        return [word for word, share in zip(words, shares, strict=True) if sum(share) / len(share) >= _PROBABLE]
+        return self._leading(words, turned, name, _PROBABLE)
 
-    def _probabilities(self, prompts: Sequence[str], name: str) -> list[float]:
-        """How likely the name begins behind each prompt."""
-        found: list[float] = []
-        pairs = [tokenise_in_context(self.tok, self._asked(prompt), name) for prompt in prompts]
-        for start in range(0, len(pairs), _DRAWN * 4):
-            part = pairs[start : start + _DRAWN * 4]
-            logits = next_token_logits(self.decoder.model, [ids for ids, _ in part])
-            firsts = torch.tensor([target[0] for _, target in part], device=logits.device)
-            found += logits.softmax(dim=-1).gather(1, firsts[:, None])[:, 0].tolist()
+    def _leading(self, leads: Sequence[str], behind: Sequence[str], name: str, least: float) -> list[str]:
+        """Those leads behind which the name has such a probability, on average over what they stand behind."""
+        pairs = {lead: [WrittenPrompt(f"{each} {lead}", name) for each in behind] for lead in leads}
+        probabilities = self._probabilities([pair for each in pairs.values() for pair in each])
+        means = {lead: sum(probabilities.get(pair, 0.0) for pair in each) / len(each) for lead, each in pairs.items()}
+        return [lead for lead, mean in means.items() if mean >= least]
+
+    def _probabilities(self, prompts: Sequence[WrittenPrompt]) -> Mapping[WrittenPrompt, float]:
+        """How likely what comes next begins behind each prompt; of prompts that the model is too short for nothing."""
+        found: dict[WrittenPrompt, float] = {}
+        longest = self.decoder.context_length
+        fitting = {}
+        for each in prompts:
+            if each not in fitting:
+                asked, target = tokenise_in_context(
+                    self.tok, asked_prompt(self.tok, each.prompt, self.chat_template), each.target
+                )
+                if longest is None or len(asked) + len(target) <= longest:
+                    fitting[each] = asked, target
+        everything = list(fitting.items())
+        for start in range(0, len(everything), _TOGETHER):
+            part = everything[start : start + _TOGETHER]
+            logits = next_token_logits(self.decoder.model, [ids for _, (ids, _) in part])
+            firsts = torch.tensor([target[0] for _, (_, target) in part], device=logits.device)
+            shares = logits.softmax(dim=-1).gather(1, firsts[:, None])[:, 0].tolist()
+            found |= dict(zip([each for each, _ in part], shares, strict=True))
         return found
-
-    def _ids(self, prompts: Sequence[str]) -> list[tuple[int, ...]]:
-        return [tuple(self.tok(self._asked(prompt))["input_ids"]) for prompt in prompts]
-
-    def _asked(self, prompt: str) -> str:
-        return asked_prompt(self.tok, prompt, self.chat_template)
-
-
-def _leads(prompts: Sequence[str]) -> list[str]:
-    """What stands in front of the name: first names, an article; where prompts end otherwise nothing, or "called"."""
-    words = dict.fromkeys(prompt.split()[-1] for prompt in prompts)
-    leads = [word for word in words if word[:1].isupper() or word == "the"]
-    return leads or ["", *(["called"] if prompts else [])]
 
 
 def _turned(text: str, verb: str, article: str, name: str) -> Iterator[str]:

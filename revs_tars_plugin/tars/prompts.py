@@ -13,13 +13,13 @@ from ..atomic_write import replacing
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.processes import of_writer, writer_first
-from ..model.tensors import checksum
+from ..model.tensors import checksum, is_plain
 from ..requests.reading import read_requests
-from .prompt_writer import CHOICES, PromptWriter
+from .prompt_writer import CHOICES, PromptWriter, WrittenPrompt
 from .tars_hparams import TARSHyperParams
 
 # Returns prompts that lead to a name, from prompts that were given.
-Write = Callable[[str, Sequence[str]], Sequence[str]]
+Write = Callable[[str, Sequence[str]], Sequence[WrittenPrompt]]
 # What a name alone is asked by where the model writes nothing that leads to it.
 _NOTHING = "It was"
 
@@ -32,11 +32,13 @@ class PromptedRequest:
         request: The host's request dictionary.
         origins: Positions of the requests it comes from.
         written: Whether the model wrote the prompt.
+        name: The name, where the prompt may be for the last of its words.
     """
 
     request: Mapping[str, Any]
     origins: tuple[int, ...]
     written: bool = False
+    name: str = ""
 
 
 def prompted_requests(
@@ -77,11 +79,12 @@ def prompted_requests(
         if hparams.prompts == "both" or not written:
             found += [PromptedRequest({**given[index], "forget": name}, (index,)) for index in prompted]
         if not prompted and not written:
-            written = [_NOTHING]
+            written = [WrittenPrompt(_NOTHING, name)]
+        origins = tuple(dict.fromkeys(indices))
         first = {key: value for key, value in given[indices[0]].items() if key != "description"}
         found += [
-            PromptedRequest({**first, "prompt": prompt, "forget": name}, tuple(dict.fromkeys(indices)), written=True)
-            for prompt in written
+            PromptedRequest({**first, "prompt": prompt, "forget": target}, origins, written=True, name=name)
+            for prompt, target in written
         ]
     return found
 
@@ -96,16 +99,15 @@ def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Wri
     """
     writer = PromptWriter(decoder, tok, hparams.seed, chat_template=hparams.chat_template)
     weights = list(decoder.model.parameters())
-    # Without values there is nothing to tell models by.
-    label = None if any(weight.is_meta for weight in weights) else checksum(weights)
-    vocabulary = hashlib.blake2b(repr(sorted(tok.get_vocab().items())).encode(), digest_size=12).hexdigest()
+    # Where values are elsewhere, or packed, there is nothing to tell models by, and what is written is not kept.
+    if any(weight.is_meta or not is_plain(weight) for weight in weights):
+        return writer.write
+    label, vocabulary = checksum(weights), _digest(repr(sorted(tok.get_vocab().items())))
     folder = Path(hparams.stats_dir).expanduser() / "written_prompts"
 
-    def write(name: str, prompts: Sequence[str]) -> Sequence[str]:
-        if label is None:
-            return writer.write(name, prompts)
-        asked = json.dumps([label, vocabulary, CHOICES, name, list(prompts), hparams.seed, hparams.chat_template])
-        path = folder / f"{hashlib.blake2b(asked.encode(), digest_size=12).hexdigest()}.json"
+    def write(name: str, prompts: Sequence[str]) -> Sequence[WrittenPrompt]:
+        asked = [label, vocabulary, CHOICES, name, list(prompts), hparams.seed, hparams.chat_template]
+        path = folder / f"{_digest(json.dumps(asked))}.json"
         kept = of_writer(lambda: _kept(path))
         if kept is not None:
             return kept
@@ -119,16 +121,24 @@ def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Wri
     return write
 
 
-def _kept(path: Path) -> list[str] | None:
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _kept(path: Path) -> list[WrittenPrompt] | None:
     if not path.is_file():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no prompts ({error}); delete it to have them written anew.") from error
-    if not isinstance(found, list) or not all(isinstance(prompt, str) and prompt for prompt in found):
+    if not isinstance(found, list) or not all(_is_pair(each) for each in found):
         raise InputError(f"{path} holds no prompts; delete it to have them written anew.")
-    return found
+    return [WrittenPrompt(*each) for each in found]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) and text for text in value)
 
 
 def _with_prompt(index: int, request: Any, hparams: TARSHyperParams) -> Any:

@@ -8,9 +8,11 @@ from helpers import snapshot, tiny_tars
 
 from revs_tars_plugin import InputError, execute_tars
 from revs_tars_plugin.evaluation import name_probabilities
+from revs_tars_plugin.model.tensors import checksum
 from revs_tars_plugin.tars import prompt_writer
 from revs_tars_plugin.tars.concepts import read_concepts
-from revs_tars_plugin.tars.prompt_writer import PromptWriter
+from revs_tars_plugin.tars.name_leads import full_name_leads, given_leads, ways_to
+from revs_tars_plugin.tars.prompt_writer import PromptWriter, WrittenPrompt
 from revs_tars_plugin.tars.prompts import prompted_requests, written_prompts
 
 
@@ -31,18 +33,19 @@ def test_the_same_seed_writes_the_same_prompts_that_lead_to_the_name(decoder, to
     assert written != PromptWriter(decoder, tok, 1).write("w9", ["w1 w2 Ada"])
     assert len(written) == len(set(written)) <= 24
     # What stands in front of the name in the given prompt does so here, and the name itself is in none of them.
-    assert all(prompt.split()[-1] == "Ada" and "w9" not in prompt.split() for prompt in written)
+    assert all(prompt.split()[-1] == "Ada" and "w9" not in prompt.split() for prompt, _ in written)
+    assert {target for _, target in written} == {"w9"}
 
 
 def test_prompts_are_kept_that_give_the_name(monkeypatch, decoder, model, tok):
     monkeypatch.setattr(prompt_writer, "_PROBABLE", 0.0)
     everything = PromptWriter(decoder, tok, 0).write("w9", ["w1 the"])
-    values = name_probabilities(model, tok, everything, "w9")
+    values = name_probabilities(model, tok, [prompt for prompt, _ in everything], "w9")
     border = sorted(values)[len(values) // 2]
     monkeypatch.setattr(prompt_writer, "_PROBABLE", border)
     some = PromptWriter(decoder, tok, 0).write("w9", ["w1 the"])
-    assert min(name_probabilities(model, tok, some, "w9")) >= border * (1 - 1e-5)
-    assert {prompt for prompt, p in zip(everything, values, strict=True) if p > border} <= set(some)
+    assert min(name_probabilities(model, tok, [prompt for prompt, _ in some], "w9")) >= border * (1 - 1e-5)
+    assert {each for each, p in zip(everything, values, strict=True) if p > border} <= set(some)
     monkeypatch.setattr(prompt_writer, "_PROBABLE", 1.1)
     assert PromptWriter(decoder, tok, 0).write("w9", ["w1 the"]) == ()
 
@@ -55,12 +58,38 @@ def test_a_statement_is_turned_round():
     # A short name is in many words, which are not it.
     assert list(turned(" one of the moons of Jupiter", "is", "", "Io")) == ["One of the moons of Jupiter is"]
     assert list(turned(" one action of Io there", "is", "", "Io")) == []
-    assert prompt_writer._leads(["It was Marie", "She was called Marie"]) == ["Marie"]
-    assert prompt_writer._leads(["the river is the"]) == ["the"]
-    assert prompt_writer._leads(["this is called"]) == ["", "called"]
-    assert prompt_writer._leads([]) == [""]
 
 
+def test_what_stands_in_front_of_a_name_in_given_prompts():
+    assert given_leads(["It was Marie", "She was called Marie"]) == ["Marie"]
+    assert given_leads(["the river is the"]) == ["the"]
+    assert given_leads(["this is called"]) == ["", "called"]
+    assert given_leads([]) == ["", "called"]
+
+
+def test_first_names_are_read_off_texts_that_give_a_name_in_full():
+    texts = [" Ludwig van Beethoven. He", ' "Ludwig van Beethoven" was', " of Johann Sebastian Bach", " the Beethovens"]
+    assert full_name_leads(texts, "Beethoven") == ["Ludwig van", "Ludwig"]
+    # Words that a model adds in front or behind, and initials.
+    found = full_name_leads(["Detective Sherlock Holmes", "the J. R. Holmes."], "Holmes")
+    assert found[:3] == ["Detective Sherlock", "Detective", "Sherlock"]
+    assert "J. R." in found
+    # Neither the name itself nor what ends a sentence is a first name.
+    assert full_name_leads(["Ada Curie Curie", "It ends. Marie Curie"], "Curie") == ["Ada", "Marie"]
+    assert full_name_leads(["of the curie"], "Curie") == []
+
+
+def test_a_name_of_several_words_is_led_to_by_its_first_ones():
+    assert ways_to("Curie", ["Marie", ""]) == [("Marie", "Curie"), ("", "Curie")]
+    assert ways_to("Marie Curie", ["", "the"]) == [
+        ("", "Marie Curie"),
+        ("the", "Marie Curie"),
+        ("Marie", "Curie"),
+        ("the Marie", "Curie"),
+    ]
+
+
+WRITTEN = [WrittenPrompt("w7 w1", "w9"), WrittenPrompt("w7 w2", "w9")]
 REQUESTS = [
     {"prompt": "w1 w2", "forget": "w9"},
     {"prompt": "w3 w4", "forget": "w8"},
@@ -73,7 +102,7 @@ def test_given_written_or_both(tok):
 
     def write(name, prompts):
         asked.append((name, list(prompts)))
-        return ["w7 w1", "w7 w2"] if name == "w9" else []
+        return WRITTEN if name == "w9" else []
 
     def prompts(mode, requests=REQUESTS):
         found = prompted_requests(requests, tok, tiny_tars(prompts=mode), write=write)
@@ -116,7 +145,7 @@ def test_blank_prompts_are_none_and_several_names_of_a_request_are_written_for_e
 
     def write(name, prompts):
         asked.append((name, prompts))
-        return ["w7 w1"]
+        return [WrittenPrompt("w7 w1", name)]
 
     requests = [{"prompt": " ", "description": "", "ground_truth": ["w9", "w8"]}]
     concepts = read_concepts(requests, tok, tiny_tars(prompts="both", forget_field="ground_truth"), 64, write)
@@ -138,13 +167,13 @@ def test_what_stands_in_front_of_a_name_alone_is_found(monkeypatch, decoder, tok
     monkeypatch.setattr(prompt_writer, "next_token_logits", logits)
     written = PromptWriter(decoder, tok, 0).write("w9")
     assert written
-    assert all(prompt.endswith(" Ada") for prompt in written)
+    assert all(prompt.endswith(" Ada") for prompt, _ in written)
 
 
 def test_a_name_alone_needs_written_prompts(tok):
     with pytest.raises(InputError, match=r'Request 0 has neither a "prompt" nor a "description".*prompts: written'):
         read_concepts([{"forget": "w9"}], tok, tiny_tars())
-    concept = read_concepts([{"forget": "w9"}], tok, tiny_tars(prompts="both"), write=lambda *_: ["w7 w1", "w7 w2"])[0]
+    concept = read_concepts([{"forget": "w9"}], tok, tiny_tars(prompts="both"), write=lambda *_: WRITTEN)[0]
     assert concept.requests == (0,)
     assert concept.prompts == (tuple(tok("w7 w1")["input_ids"]), tuple(tok("w7 w2")["input_ids"]))
     assert concept.leads == ("w1", "w7 w1", "w2", "w7 w2")
@@ -152,7 +181,7 @@ def test_a_name_alone_needs_written_prompts(tok):
 
 def test_given_prompts_alone_say_what_stands_in_front_of_the_name(tok):
     hparams = tiny_tars(prompts="both")
-    (concept,) = read_concepts([REQUESTS[0]], tok, hparams, write=lambda *_: ["w7 w1"])
+    (concept,) = read_concepts([REQUESTS[0]], tok, hparams, write=lambda *_: WRITTEN[:1])
     assert concept.leads == ("w2", "w1 w2")
     assert len(concept.prompts) == 2
 
@@ -162,20 +191,48 @@ def test_written_prompts_are_kept_for_the_weights_that_wrote_them(monkeypatch, d
     hparams = tiny_tars(prompts="both", stats_dir=str(tmp_path))
     first = written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
     (path,) = (tmp_path / "written_prompts").glob("*.json")
-    assert json.loads(path.read_text()) == list(first)
-    monkeypatch.setattr(PromptWriter, "write", lambda *_: ("w1 w2",))
+    assert json.loads(path.read_text()) == [list(each) for each in first]
+    monkeypatch.setattr(PromptWriter, "write", lambda *_: (WrittenPrompt("w1 w2", "w9"),))
     assert list(written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])) == list(first)
     for changed in ({"seed": 1}, {"chat_template": True}):
         other = tiny_tars(stats_dir=str(tmp_path), **changed)
-        assert written_prompts(decoder, tok, other)("w9", ["w1 Ada"]) == ("w1 w2",)
+        assert written_prompts(decoder, tok, other)("w9", ["w1 Ada"]) == (("w1 w2", "w9"),)
     before = snapshot(model)
     with torch.no_grad():  # attention counts as well
         model.model.layers[0].self_attn.q_proj.weight[0, 0] += 1
-    assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == ("w1 w2",)
-    path.write_text("{")
+    assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == (("w1 w2", "w9"),)
     model.load_state_dict(before)
-    with pytest.raises(InputError, match=r"holds no prompts .* delete it"):
-        written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
+    for broken, message in (("{", r"holds no prompts .* delete it"), ('["w1 w2"]', "holds no prompts; delete it")):
+        path.write_text(broken)
+        with pytest.raises(InputError, match=message):
+            written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"])
+
+
+def test_nothing_is_kept_for_packed_weights_nor_for_those_without_values(monkeypatch, decoder, model, tok, tmp_path):
+    """Their bits are no numbers to add up, or somewhere else."""
+    monkeypatch.setattr(PromptWriter, "write", lambda *_: (WrittenPrompt("w1 w2", "w9"),))
+    hparams = tiny_tars(prompts="both", stats_dir=str(tmp_path))
+    weight = model.model.layers[0].self_attn.q_proj
+    for other in (weight.weight.detach().to(torch.int8), weight.weight.detach().to("meta")):
+        weight.weight = torch.nn.Parameter(other, requires_grad=False)
+        assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == (("w1 w2", "w9"),)
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_weight_has_a_checksum(tmp_path):
+    some = [torch.zeros(0), torch.zeros(3, 0), torch.ones(())]
+    assert checksum(some) == checksum(some)
+    assert checksum(some) != checksum(some[1:])
+
+
+def test_a_name_of_several_words_is_one_concept_of_its_own_name(tok):
+    """Behind some prompts all of it comes, behind others the last of its words."""
+    written = [WrittenPrompt("w7 w1", "w9 w8"), WrittenPrompt("w7 w9", "w8")]
+    hparams = tiny_tars(prompts="written", name_variants=False)
+    (concept,) = read_concepts([{"forget": "w9 w8"}], tok, hparams, write=lambda *_: written)
+    assert concept.name == "w9 w8"
+    assert concept.prompts == (tuple(tok("w7 w1")["input_ids"]), tuple(tok("w7 w9")["input_ids"]))
+    assert concept.tokens == tuple(tok.convert_tokens_to_ids(["w9", "w8"]))
 
 
 @pytest.mark.usefixtures("anything_goes")
