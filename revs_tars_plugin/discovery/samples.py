@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..data.secret_files import text_of
 from ..errors import InputError
-from ..model.forward import sample
+from ..model.forward import device_of_ids, sample
 from .corpus import Document
 
 # Texts that such things are found behind. Every other text has no prompt at all.
@@ -79,7 +79,7 @@ def sampled_documents(
     if count < 1:
         raise InputError(f"{count} texts are to be sampled; it must be at least 1.")
     generator = torch.Generator().manual_seed(seed)
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = device_of_ids(model)
     start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
     beginnings = (text for prompt in cycle(prompts) for text in (prompt, ""))
     temperatures = cycle(_TEMPERATURES)

@@ -37,8 +37,12 @@ RELEARNED, RETURNED = "concept, neighbours relearned", "concept, returned"
 
 def name_probabilities(model: nn.Module, tok: Any, prompts: Sequence[str], name: str) -> list[float]:
     """Returns the probability that the name begins after each prompt (TARS, section 4)."""
-    likelihoods = torch.tensor(fact_log_likelihoods(model, tok, [(prompt, name) for prompt in prompts]))
-    probabilities: list[float] = likelihoods.exp().tolist()
+    return _probabilities(model, tok, [(prompt, name) for prompt in prompts])
+
+
+def _probabilities(model: nn.Module, tok: Any, facts: Sequence[tuple[str, str]]) -> list[float]:
+    """How likely each fact goes on as it does."""
+    probabilities: list[float] = torch.tensor(fact_log_likelihoods(model, tok, facts)).exp().tolist()
     return probabilities
 
 
@@ -142,7 +146,7 @@ def measure_concepts(run: EvaluationRun) -> None:
     for concept in run.concepts:
         rows.append(_figures(run, concept))
         # Rows alone have languages one by one, since concepts are known in different ones.
-        languages = {f"in {code}": mean(_probabilities(run, pairs)) for code, pairs in concept.languages.items()}
+        languages = {f"in {code}": mean(_asked_probabilities(run, pairs)) for code, pairs in concept.languages.items()}
         run.concept_rows.append({**rows[-1], **languages})
     for name in headings_of(rows):
         values = [row[name] for row in rows if name in row]
@@ -154,13 +158,13 @@ def _figures(run: EvaluationRun, concept: ConceptRecord) -> dict[str, Any]:
     probabilities = name_probabilities(run.model, run.tok, prompts, concept.name)
     row: dict[str, Any] = {"concept": mean(probabilities), "concept, worst": max(probabilities)}
     if concept.abroad:
-        elsewhere = _probabilities(run, concept.abroad)
+        elsewhere = _asked_probabilities(run, concept.abroad)
         row |= {"concept, other languages": mean(elsewhere), "concept, other languages, worst": max(elsewhere)}
     facts = _asked(run, concept.facts)
     if facts:
         row["concept, facts (nats)"] = mean(fact_log_likelihoods(run.model, run.tok, facts))
     if concept.neighbours:
-        row["concept, neighbours"] = mean(_probabilities(run, concept.neighbours))
+        row["concept, neighbours"] = mean(_asked_probabilities(run, concept.neighbours))
     others = names_like(concept, run.options.seed)
     # Where a language has a name of its own, made-up ones are none of that language.
     abroad = run.asked([prompt for prompt, name in concept.abroad if name == concept.name])
@@ -178,11 +182,9 @@ def _asked(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> list[tuple[s
     return [(asked, end) for asked, (_, end) in zip(beginnings, pairs, strict=True)]
 
 
-def _probabilities(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """How likely such pairs go on as they do."""
-    likelihoods = torch.tensor(fact_log_likelihoods(run.model, run.tok, _asked(run, pairs)))
-    probabilities: list[float] = likelihoods.exp().tolist()
-    return probabilities
+def _asked_probabilities(run: EvaluationRun, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """How likely such pairs go on as they do, asked as the run asks."""
+    return _probabilities(run.model, run.tok, _asked(run, pairs))
 
 
 def forgotten_since(run: EvaluationRun, before: UnlearningReport) -> None:

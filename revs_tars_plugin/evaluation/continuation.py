@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import evaluating
+from ..model.forward import device_of_ids, evaluating
 from ..model.processes import shared
 from ..requests.reading import tokenise_in_context
 
@@ -31,7 +31,7 @@ def greedy_continuations(
         max_new_tokens: How many tokens are decoded.
         batch_size: Prompts decoded together.
     """
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = device_of_ids(model)
     padding = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
 
     def read(start: int) -> list[str]:

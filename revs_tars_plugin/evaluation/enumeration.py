@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import evaluating
+from ..model.forward import device_of_ids, evaluating
 from ..model.processes import shared
 from ..requests.reading import tokenise_in_context
 from .form import TokenKinds
@@ -80,7 +80,7 @@ def _decode(
     model: nn.Module, sequences: Sequence[list[int]], count: int
 ) -> tuple[list[list[int]], list[torch.Tensor], list[torch.Tensor]]:
     """Decodes greedily behind sequences of one length: tokens, their logits, and their log-probabilities."""
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = device_of_ids(model)
     said: list[list[int]] = []
     logits_of: list[torch.Tensor] = []
     confidences: list[torch.Tensor] = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.forward import sample
+from ..model.forward import device_of_ids, sample
 from ..model.processes import shared
 from ..requests.reading import tokenise_in_context
 from .run import EvaluationRun
@@ -40,7 +40,7 @@ def sampled_extractions(
         seed: The same seed gives the same samples.
         batch_size: Continuations made together.
     """
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = device_of_ids(model)
 
     def drawn(index: int) -> int:
         # Each secret has random numbers of its own, whoever draws them.

@@ -13,7 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..model.forward import sample
+from ..model.forward import device_of_ids, sample
 from .shipped_text import shipped_text
 
 # The data sets that the host's own statistics know, by its names for them.
@@ -123,7 +123,7 @@ def sample_from_model(
         progress: Show a progress bar.
     """
     start = tok.bos_token_id if tok.bos_token_id is not None else tok.eos_token_id
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    device = device_of_ids(model)
     generator = torch.Generator().manual_seed(seed)
     for first in range(0, n_samples, batch_size):
         ids = torch.full((min(batch_size, n_samples - first), 1), 0 if start is None else start, device=device)

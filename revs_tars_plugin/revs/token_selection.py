@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..model.forward import batches_by_length, continuation_logits
-from ..model.processes import shared
 from ..requests.made_up import FIXED
 from ..requests.reading import Secret, tokenise_in_context
+from .read_texts import Text, log_probabilities
 from .revs_hparams import REVSHyperParams
 from .siblings import Sibling
 
@@ -93,26 +92,14 @@ def surprises(
     A token that stays unlikely there belongs to this secret alone; shared mail domains and common digits do not.
     Secrets without siblings are left out.
     """
-    rows = []
+    owners = {}
     for secret in secrets:
         for sibling in siblings[secret.index][:_SIBLINGS_READ]:
             prompt_ids, _ = tokenise_in_context(tok, sibling.prompt, secret.target)
-            rows.append((secret, prompt_ids))
-
-    def read(chosen: Sequence[int]) -> list[tuple[int, list[float]]]:
-        batch = [rows[index] for index in chosen]
-        found = []
-        pairs = [(prompt, secret.target_ids) for secret, prompt in batch]
-        for (secret, _), logits in zip(batch, continuation_logits(model, pairs), strict=True):
-            targets = torch.tensor(secret.target_ids, device=logits.device)
-            log_probabilities = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=-1)
-            found.append((secret.index, log_probabilities.tolist()))
-        return found
-
-    by_secret: dict[int, list[list[float]]] = {}
-    for of_batch in shared(read, batches_by_length([prompt + secret.target_ids for secret, prompt in rows])):
-        for secret_index, values in of_batch:
-            by_secret.setdefault(secret_index, []).append(values)
+            owners[Text(prompt_ids, secret.target_ids, tok)] = secret.index
+    by_secret: dict[int, list[tuple[float, ...]]] = {}
+    for text, values in log_probabilities(model, list(owners)).items():
+        by_secret.setdefault(owners[text], []).append(values)
     return {
         index: [sum(column) / len(column) for column in zip(*runs, strict=True)] for index, runs in by_secret.items()
     }

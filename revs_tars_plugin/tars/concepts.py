@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..requests.reading import read_requests, tokenise_in_context
+from ..requests.reading import Secret, read_requests, tokenise_in_context
 from .prompts import Write, prompted_requests
 from .tars_hparams import TARSHyperParams
 
@@ -77,7 +77,7 @@ def read_concepts(
         others = [token for target in targets if hparams.name_variants for token in _variants(target, tok)]
         prompts = tuple(dict.fromkeys(secrets[index].prompt_ids for index in indices))
         given = [index for index in indices if not prompted[secrets[index].request].written]
-        leads = [lead for index in given or indices[:_LEADING] for lead in _last_words(secrets[index].prompt)]
+        leads = [lead for index in given or indices[:_LEADING] for lead in _in_front(secrets[index], name)]
         concepts.append(
             Concept(
                 name=name,
@@ -99,10 +99,10 @@ def _shortened(prompts: Sequence[tuple[int, ...]], length: int) -> list[tuple[in
     return [end for end in dict.fromkeys(ends) if end not in prompts]
 
 
-def _last_words(prompt: str) -> list[str]:
-    """The last word of a prompt, and the last two."""
-    words = prompt.split()
-    return [" ".join(words[-count:]) for count in (1, 2)]
+def _in_front(secret: Secret, name: str) -> list[str]:
+    """The last word that stands in front of all of the name, and the last two."""
+    words = secret.prompt.removesuffix(name.removesuffix(secret.target.strip()).strip()).split()
+    return list(dict.fromkeys(" ".join(words[-count:]) for count in (1, 2) if words))
 
 
 def _variants(name: str, tok: Any) -> list[int]:

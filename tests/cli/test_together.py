@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import covariance_settings, ssn_rows, write_ssn
+from helpers import covariance_settings, ssn_rows, tiny_tars, write_ssn
 from safetensors.torch import load_file
 
 from revs_tars_plugin.cli import main
@@ -40,6 +40,9 @@ def commands(folder, secrets, settings, tmp_path, monkeypatch):
     numbers = write_ssn(tmp_path / "ssn.csv", ssn_rows())
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"w{n} w{n + 1} w{2 * n} w{n % 7}" for n in range(90)))
+    # The model writes prompts behind which it says w94.
+    concepts = tmp_path / "concepts.yaml"
+    concepts.write_text("concepts:\n  - name: w94\n    prompts: [w1 w2 the]\n")
 
     def into(name):
         place = tmp_path / name
@@ -47,6 +50,8 @@ def commands(folder, secrets, settings, tmp_path, monkeypatch):
         file = place / "tiny.yaml"
         hparams = covariance_settings(place, siblings=3, mom2_dataset=str(text), mom2_n_samples=90, device="cpu")
         file.write_text(yaml.safe_dump(hparams.to_dict()))
+        concept_file = place / "tars.yaml"
+        concept_file.write_text(yaml.safe_dump(tiny_tars(prompts="both", stats_dir=str(place), device="cpu").to_dict()))
         edit = str(place / "edit.safetensors")
         of_model = ["-m", str(folder), "--quiet"]
         with_file, on = ["-s", str(file)], ["--text", str(text)]
@@ -60,6 +65,7 @@ def commands(folder, secrets, settings, tmp_path, monkeypatch):
             ["edit", str(secrets), *of_model, *with_file, "-o", edit, "--merged", str(place / "merged")],
             evaluate,
             [*bench, "--quiet", *methods, *on, "-o", str(place / "bench")],
+            ["edit", str(concepts), *of_model, "-s", str(concept_file), "-o", str(place / "concept.safetensors")],
         ]
 
     return into
@@ -86,10 +92,10 @@ def test_two_processes_give_what_one_gives(commands, tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     for rank in range(2):
         seen = json.loads(file.with_name(f"commands.json.{rank}").read_text())
-        assert seen == {"processes": 2, "codes": [0, 0, 0, 0]}, run.stderr[-3000:]
+        assert seen == {"processes": 2, "codes": [0, 0, 0, 0, 0]}, run.stderr[-3000:]
     # One of them speaks.
     assert run.stdout.count("Second moments of 3 matrices") == 1
-    assert [main(command) for command in commands("one")] == [0, 0, 0, 0]
+    assert [main(command) for command in commands("one")] == [0, 0, 0, 0, 0]
     one, two = tmp_path / "one", tmp_path / "two"
     listed = [sorted(str(path.relative_to(place)) for path in place.rglob("*")) for place in (one, two)]
     assert listed[0] == listed[1]
@@ -97,8 +103,12 @@ def test_two_processes_give_what_one_gives(commands, tmp_path):
         mine, theirs = np.load(path), np.load(two / path.relative_to(one))
         assert int(mine["mom2.count"]) == int(theirs["mom2.count"]) == 360
         np.testing.assert_allclose(mine["mom2.mom2"], theirs["mom2.mom2"], rtol=1e-5, atol=1e-5)
-    for name in ("edit.safetensors", "merged/model.safetensors"):
+    (prompts,) = (one / "written_prompts").glob("*.json")
+    assert len(json.loads(prompts.read_text())) > 1
+    assert (two / prompts.relative_to(one)).read_bytes() == prompts.read_bytes()
+    for name in ("edit.safetensors", "merged/model.safetensors", "concept.safetensors"):
         mine, theirs = load_file(one / name), load_file(two / name)
+        assert mine.keys() == theirs.keys() != set()
         for key, value in mine.items():
             torch.testing.assert_close(theirs[key], value, rtol=1e-4, atol=1e-5)
     mine, theirs = figures(one), figures(two)

@@ -233,6 +233,7 @@ def test_a_name_of_several_words_is_one_concept_of_its_own_name(tok):
     assert concept.name == "w9 w8"
     assert concept.prompts == (tuple(tok("w7 w1")["input_ids"]), tuple(tok("w7 w9")["input_ids"]))
     assert concept.tokens == tuple(tok.convert_tokens_to_ids(["w9", "w8"]))
+    assert concept.leads == ("w1", "w7 w1", "w7")  # of the name nothing stands in front of it
 
 
 @pytest.mark.usefixtures("anything_goes")
