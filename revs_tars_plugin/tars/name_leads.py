@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 # What a name alone is asked by; the model goes on with it in full.
 ASKED = ("The full name of {} is", "{}'s full name was", "{}, whose full name is", "The famous {}, full name")
-# Short beginnings behind which a first name has to lead to the name, and how many words it may have.
-LEADING = ("It was", "This is", "and")
+# A beginning that says nothing, behind which a first name has to lead to the name, and how many words it may have.
+SAYS_NOTHING = "It was"
 _LONGEST = 3
 # A word, or the first letter of one.
 _WORD = r"(?:[^\W\d_]\.|[^\W\d_][\w'\u2019-]*)"

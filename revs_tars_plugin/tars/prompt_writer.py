@@ -19,7 +19,7 @@ from ..model.decoder import Decoder
 from ..model.forward import device_of_ids, next_token_logits, sample
 from ..requests.chat import asked_prompt
 from ..requests.reading import tokenise_in_context
-from .name_leads import ASKED, LEADING, full_name_leads, given_leads, ways_to
+from .name_leads import ASKED, SAYS_NOTHING, full_name_leads, given_leads, ways_to
 
 # In each language: verbs behind a name, and what may follow them.
 _WORDINGS = {
@@ -39,19 +39,21 @@ _DRAWN, _LENGTH, _TEMPERATURE = 8, 14, 0.8
 _SHORTEST, _END = 3, re.compile(r"[.,;:!?\n\r()\"“”«»]")
 # Kept are prompts behind which the name has this probability, and no more of them than this.
 _PROBABLE, _MOST = 0.1, 24
+# The same of a name that is asked for in full.
+_FULL_DRAWN, _FULL_LENGTH = 32, 8
 # Words that are tried in front of a name of which no prompt says what stands there.
 _TRIED, _TRIED_ON = 5, 16
 # First names that a name's prompts end with.
 _MOST_LEADS = 3
 # Such a first name gives the name this probability where nothing else is said: far more than any other one does.
-_LEADS_ALONE = 0.005
+_LEADS_ALONE = 0.003
 # Prompts that go through the model together.
 _TOGETHER = 32
 # All that decides what is written, for those that keep it.
 CHOICES = repr(
     [
         *(_WORDINGS, _DRAWN, _LENGTH, _TEMPERATURE, _SHORTEST, _END.pattern, _PROBABLE, _MOST),
-        *(_TRIED, _TRIED_ON, _MOST_LEADS, _LEADS_ALONE, ASKED, LEADING),
+        *(_FULL_DRAWN, _FULL_LENGTH, _TRIED, _TRIED_ON, _MOST_LEADS, _LEADS_ALONE, ASKED, SAYS_NOTHING),
     ]
 )
 
@@ -123,8 +125,9 @@ class PromptWriter:
         if len(name.split()) > 1:
             return []
         asked = [frame.format(name) for frame in ASKED]
-        texts = [text for texts in self._continuations(asked, name) for text in texts]
-        return self._leading(full_name_leads(texts, name), LEADING, name, _LEADS_ALONE)[:_MOST_LEADS]
+        drawn = self._continuations(asked, name, _FULL_DRAWN, _FULL_LENGTH)
+        texts = [text for texts in drawn for text in texts]
+        return self._leading(full_name_leads(texts, name), [SAYS_NOTHING], name, _LEADS_ALONE)[:_MOST_LEADS]
 
     def _statements(self, subject: str, name: str) -> list[list[str]]:
         """What the model says of a subject, turned round up to where it stood; a list a language."""
@@ -137,7 +140,9 @@ class PromptWriter:
                 found[language] += _turned(text, verb, article, name)
         return [list(dict.fromkeys(group)) for group in found.values()]
 
-    def _continuations(self, beginnings: Sequence[str], label: str) -> list[list[str]]:
+    def _continuations(
+        self, beginnings: Sequence[str], label: str, count: int = _DRAWN, tokens: int = _LENGTH
+    ) -> list[list[str]]:
         """What the model draws behind each beginning, several times."""
         generator = torch.Generator().manual_seed(random.Random(f"prompts {self.seed} {label}").getrandbits(63))
         encoded = [tuple(self.tok(beginning)["input_ids"]) for beginning in beginnings]
@@ -145,17 +150,17 @@ class PromptWriter:
         # Beginnings of one length are a batch without padding.
         for length in sorted(set(map(len, encoded))):
             numbers = [number for number, ids in enumerate(encoded) if len(ids) == length]
-            ids = torch.tensor([encoded[number] for number in numbers for _ in range(_DRAWN)])
+            ids = torch.tensor([encoded[number] for number in numbers for _ in range(count)])
             drawn = sample(
                 self.decoder.model,
                 ids.to(device_of_ids(self.decoder.model)),
-                _LENGTH,
+                tokens,
                 generator,
                 temperature=_TEMPERATURE,
             )
             texts = self.tok.batch_decode([self._first_text(row) for row in drawn.tolist()], skip_special_tokens=True)
             for place, text in enumerate(texts):
-                found[numbers[place // _DRAWN]].append(text)
+                found[numbers[place // count]].append(text)
         return found
 
     def _first_text(self, ids: list[int]) -> list[int]:

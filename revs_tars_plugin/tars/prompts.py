@@ -15,13 +15,12 @@ from ..model.decoder import Decoder
 from ..model.processes import of_writer, writer_first
 from ..model.tensors import checksum, is_plain
 from ..requests.reading import read_requests
+from .name_leads import SAYS_NOTHING
 from .prompt_writer import CHOICES, PromptWriter, WrittenPrompt
 from .tars_hparams import TARSHyperParams
 
 # Returns prompts that lead to a name, from prompts that were given.
 Write = Callable[[str, Sequence[str]], Sequence[WrittenPrompt]]
-# What a name alone is asked by where the model writes nothing that leads to it.
-_NOTHING = "It was"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def prompted_requests(
         return [PromptedRequest(request, (index,)) for index, request in enumerate(given)]
     # What cannot be used is said of a request as it was given, before the model writes anything.
     named = [
-        {**each, "prompt": _NOTHING} if isinstance(each, Mapping) and not _text(each, "prompt") else each
+        {**each, "prompt": SAYS_NOTHING} if isinstance(each, Mapping) and not _text(each, "prompt") else each
         for each in given
     ]
     by_name: dict[str, list[int]] = {}
@@ -79,7 +78,7 @@ def prompted_requests(
         if hparams.prompts == "both" or not written:
             found += [PromptedRequest({**given[index], "forget": name}, (index,)) for index in prompted]
         if not prompted and not written:
-            written = [WrittenPrompt(_NOTHING, name)]
+            written = [WrittenPrompt(SAYS_NOTHING, name)]
         origins = tuple(dict.fromkeys(indices))
         first = {key: value for key, value in given[indices[0]].items() if key != "description"}
         found += [
