@@ -10,8 +10,8 @@ VENV := $(if $(PINS),.venv-pins,.venv)
 BIN := $(VENV)/bin
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 INSTALLED := $(VENV)/.installed-$(PYTHON_VERSION)
-# The tests run with one thread, in two processes: a file stays in one of them.
-PROCESSES := --numprocesses 2 --dist loadfile
+# The tests run with one thread, in two processes: a file stays in one of them, and the longest ones come first.
+PROCESSES := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # From Python 3.12 on counting which lines run is nearly free; before, COVERAGE=1 asks for it, and a third more time.
 COVERAGE ?= $(shell $(PYTHON) -c 'import sys; print("1" if sys.version_info >= (3, 12) else "")')
 COVERED := $(if $(COVERAGE),--cov=revs_tars_plugin --cov-report=term:skip-covered)
