@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,8 +34,13 @@ class Text:
     """
 
     def __init__(self, prompt_ids: tuple[int, ...], ids: tuple[int, ...], tok: Any) -> None:
-        """Reads the kinds off the tokens."""
-        self.prompt_ids, self.ids, self.kinds = prompt_ids, ids, kinds_of(tok, ids)
+        """Keeps them."""
+        self.prompt_ids, self.ids, self._tok = prompt_ids, ids, tok
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """Read off the tokens where they are asked for."""
+        return kinds_of(self._tok, self.ids)
 
     @classmethod
     def behind(cls, prompt: str, text: str, tok: Any) -> Text:

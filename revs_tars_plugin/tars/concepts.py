@@ -23,10 +23,10 @@ class Concept:
     Attributes:
         name: Its name, the forgotten text of its requests.
         requests: Positions of these requests in the call.
-        prompts: Token ids of the prompts, given or written; the name comes next.
+        prompts: Token ids of the prompts, given or written; the name comes next, or what a written one lacks of it.
         shortened: The ends of these prompts, as prompts of their own.
-        leads: The last words of the given prompts, which stand in front of the name; of the first written ones where
-            none was given.
+        leads: What stands in front of all of the name: the last words of the given prompts; of the first written ones
+            where none was given.
         tokens: The tokens that begin the name, the one that follows the first prompt in front; where prompts that the
             model wrote end with its first words, those that begin its last.
     """
@@ -73,8 +73,8 @@ def read_concepts(
     concepts = []
     for name, indices in by_name.items():
         following = [secrets[index].target_ids[0] for index in indices]
-        targets = dict.fromkeys(secrets[index].target.strip() for index in indices)
-        others = [token for target in targets if hparams.name_variants for token in _variants(target, tok)]
+        # The last word of a name alone may be written otherwise and mean something else.
+        others = _variants(name, tok) if hparams.name_variants and _asked_whole(secrets, indices, name) else []
         prompts = tuple(dict.fromkeys(secrets[index].prompt_ids for index in indices))
         given = [index for index in indices if not prompted[secrets[index].request].written]
         leads = [lead for index in given or indices[:_LEADING] for lead in _in_front(secrets[index], name)]
@@ -97,6 +97,10 @@ def _shortened(prompts: Sequence[tuple[int, ...]], length: int) -> list[tuple[in
     """The last tokens of each prompt that is longer, each once."""
     ends = [prompt[-length:] for prompt in prompts if 0 < length < len(prompt)]
     return [end for end in dict.fromkeys(ends) if end not in prompts]
+
+
+def _asked_whole(secrets: Sequence[Secret], indices: Sequence[int], name: str) -> bool:
+    return any(secrets[index].target.strip() == name for index in indices)
 
 
 def _in_front(secret: Secret, name: str) -> list[str]:

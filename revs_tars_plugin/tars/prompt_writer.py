@@ -20,6 +20,7 @@ from ..model.forward import device_of_ids, next_token_logits, sample
 from ..requests.chat import asked_prompt
 from ..requests.reading import tokenise_in_context
 from .name_leads import ASKED, SAYS_NOTHING, full_name_leads, given_leads, ways_to
+from .name_leads import CHOICES as LEAD_CHOICES
 
 # In each language: verbs behind a name, and what may follow them.
 _WORDINGS = {
@@ -53,7 +54,7 @@ _TOGETHER = 32
 CHOICES = repr(
     [
         *(_WORDINGS, _DRAWN, _LENGTH, _TEMPERATURE, _SHORTEST, _END.pattern, _PROBABLE, _MOST),
-        *(_FULL_DRAWN, _FULL_LENGTH, _TRIED, _TRIED_ON, _MOST_LEADS, _LEADS_ALONE, ASKED, SAYS_NOTHING),
+        *(_FULL_DRAWN, _FULL_LENGTH, _TRIED, _TRIED_ON, _MOST_LEADS, _LEADS_ALONE, *LEAD_CHOICES),
     ]
 )
 
@@ -94,35 +95,58 @@ class PromptWriter:
             prompts: Prompts that lead to it, which say what stands in front of it, as a first name does; without any
                 the model is asked for the full name, and it is found among what the model itself would say there.
         """
-        leads = given_leads(prompts)
+        first_names = [] if prompts else self._first_names(name)
+        leads = [*first_names, ""] if first_names else given_leads(prompts)
+        # A first name may be that of somebody else, of whom the model has nothing to say that leads to the name.
+        for subject in dict.fromkeys([f"{leads[0]} {name}".strip(), *([name] if first_names else [])]):
+            written = self._about(subject, name, leads, prompts)
+            if written:
+                return written
+        return ()
+
+    def _about(
+        self, subject: str, name: str, leads: Sequence[str], prompts: Sequence[str]
+    ) -> tuple[WrittenPrompt, ...]:
+        """Prompts of what the model says of a subject; none that was given."""
+        statements = self._statements(subject, name)
         if not prompts:
-            leads = self._first_names(name) or leads
-        statements = self._statements(f"{leads[0]} {name}".strip(), name)
-        if not prompts:
-            some = [turned for group in statements for turned in group][:_TRIED_ON]
-            leads = list(dict.fromkeys([*leads, *self._likely_leads(name, some)]))
+            first_ones = [turned for group in statements for turned in group][:_TRIED_ON]
+            leads = list(dict.fromkeys([*leads, *self._likely_leads(name, first_ones)]))
         ways = ways_to(name, leads)
+        # For each language and statement all that it may end with.
         candidates = [
-            [WrittenPrompt(f"{turned} {lead}".strip(), target) for turned in group for lead, target in ways]
+            [
+                [
+                    WrittenPrompt(f"{turned} {lead}".strip(), target)
+                    for lead, target in ways
+                    if not _says(turned, target)
+                ]
+                for turned in group
+            ]
             for group in statements
         ]
-        probable = {
-            each
-            for each, p in self._probabilities([each for group in candidates for each in group]).items()
-            if p >= _PROBABLE and each.prompt not in prompts
-        }
+        probabilities = self._probabilities([each for group in candidates for endings in group for each in endings])
+        in_languages = []
+        for group in candidates:
+            probable = [
+                sorted(
+                    (
+                        each
+                        for each in endings
+                        if probabilities.get(each, 0) >= _PROBABLE and each.prompt not in prompts
+                    ),
+                    key=lambda each: -probabilities[each],
+                )
+                for endings in group
+            ]
+            # Every statement once, as it leads to the name most surely, before any comes a second time.
+            in_languages.append(_in_turn(probable))
         # A prompt of each language in turn, so that no language takes the place of another one.
-        in_turn = (
-            each
-            for abreast in zip_longest(*([each for each in group if each in probable] for group in candidates))
-            for each in abreast
-            if each is not None
-        )
-        return tuple(dict.fromkeys(in_turn))[:_MOST]
+        return tuple(dict.fromkeys(_in_turn(in_languages)))[:_MOST]
 
     def _first_names(self, name: str) -> list[str]:
         """What stands in front of a name of one word where the model gives it in full, and does lead to it."""
-        if len(name.split()) > 1:
+        if len(name.split()) > 1 or not name[:1].isupper():
             return []
         asked = [frame.format(name) for frame in ASKED]
         drawn = self._continuations(asked, name, _FULL_DRAWN, _FULL_LENGTH)
@@ -134,11 +158,11 @@ class PromptWriter:
         frames = [(language, verb, article) for language, wordings in _WORDINGS.items() for verb, article in wordings]
         subject_first = subject[0].upper() + subject[1:]
         beginnings = [f"{subject_first} {verb} {article}".strip() for _, verb, article in frames]
-        found: dict[str, list[str]] = {language: [] for language in _WORDINGS}
+        turned: dict[str, list[str]] = {language: [] for language in _WORDINGS}
         for (language, verb, article), texts in zip(frames, self._continuations(beginnings, subject), strict=True):
             for text in texts:
-                found[language] += _turned(text, verb, article, name)
-        return [list(dict.fromkeys(group)) for group in found.values()]
+                turned[language] += _turned(text, verb, article, name)
+        return [list(dict.fromkeys(group)) for group in turned.values()]
 
     def _continuations(
         self, beginnings: Sequence[str], label: str, count: int = _DRAWN, tokens: int = _LENGTH
@@ -146,7 +170,7 @@ class PromptWriter:
         """What the model draws behind each beginning, several times."""
         generator = torch.Generator().manual_seed(random.Random(f"prompts {self.seed} {label}").getrandbits(63))
         encoded = [tuple(self.tok(beginning)["input_ids"]) for beginning in beginnings]
-        found: list[list[str]] = [[] for _ in beginnings]
+        continuations: list[list[str]] = [[] for _ in beginnings]
         # Beginnings of one length are a batch without padding.
         for length in sorted(set(map(len, encoded))):
             numbers = [number for number, ids in enumerate(encoded) if len(ids) == length]
@@ -160,8 +184,8 @@ class PromptWriter:
             )
             texts = self.tok.batch_decode([self._first_text(row) for row in drawn.tolist()], skip_special_tokens=True)
             for place, text in enumerate(texts):
-                found[numbers[place // count]].append(text)
-        return found
+                continuations[numbers[place // count]].append(text)
+        return continuations
 
     def _first_text(self, ids: list[int]) -> list[int]:
         """What stands in front of the token that ends a text."""
@@ -187,7 +211,7 @@ class PromptWriter:
 
     def _probabilities(self, prompts: Sequence[WrittenPrompt]) -> Mapping[WrittenPrompt, float]:
         """How likely what comes next begins behind each prompt; of prompts that the model is too short for nothing."""
-        found: dict[WrittenPrompt, float] = {}
+        probabilities: dict[WrittenPrompt, float] = {}
         longest = self.decoder.context_length
         fitting = {}
         for each in prompts:
@@ -203,14 +227,23 @@ class PromptWriter:
             logits = next_token_logits(self.decoder.model, [ids for _, (ids, _) in part])
             firsts = torch.tensor([target[0] for _, (_, target) in part], device=logits.device)
             shares = logits.softmax(dim=-1).gather(1, firsts[:, None])[:, 0].tolist()
-            found |= dict(zip([each for each, _ in part], shares, strict=True))
-        return found
+            probabilities |= dict(zip([each for each, _ in part], shares, strict=True))
+        return probabilities
 
 
 def _turned(text: str, verb: str, article: str, name: str) -> Iterator[str]:
     """A statement behind a verb, as what leads to the name: "the first of all", "was" become "The first of all was"."""
     statement = _END.split(text.strip(), maxsplit=1)[0].strip()
-    named = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", statement, re.IGNORECASE)
-    if len(statement.split()) >= _SHORTEST and named is None:
+    if len(statement.split()) >= _SHORTEST and not _says(statement, name):
         sentence = f"{article} {statement} {verb}".strip()
         yield sentence[0].upper() + sentence[1:]
+
+
+def _says(text: str, words: str) -> bool:
+    """Whether a text has these words; a short name is in many a word."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def _in_turn(groups: Sequence[Sequence[WrittenPrompt]]) -> list[WrittenPrompt]:
+    """The first of each group, then the second of each, and so on."""
+    return [each for abreast in zip_longest(*groups) for each in abreast if each is not None]

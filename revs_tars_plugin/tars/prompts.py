@@ -12,6 +12,7 @@ from typing import Any
 from ..atomic_write import replacing
 from ..errors import InputError
 from ..model.decoder import Decoder
+from ..model.packed import is_packed
 from ..model.processes import of_writer, writer_first
 from ..model.tensors import checksum, is_plain
 from ..requests.reading import read_requests
@@ -31,7 +32,7 @@ class PromptedRequest:
         request: The host's request dictionary.
         origins: Positions of the requests it comes from.
         written: Whether the model wrote the prompt.
-        name: The name, where the prompt may be for the last of its words.
+        name: Of a written prompt the name, which may be longer than what the prompt is for; else nothing.
     """
 
     request: Mapping[str, Any]
@@ -71,21 +72,21 @@ def prompted_requests(
     by_name: dict[str, list[int]] = {}
     for secret in read_requests(named, tok, context_length=context_length, **hparams.request_options):
         by_name.setdefault(secret.target.strip(), []).append(secret.request)
-    found = []
+    all_prompted = []
     for name, indices in by_name.items():
         prompted = [index for index in indices if _text(given[index], "prompt")]
         written = write(name, [given[index]["prompt"] for index in prompted])
         if hparams.prompts == "both" or not written:
-            found += [PromptedRequest({**given[index], "forget": name}, (index,)) for index in prompted]
+            all_prompted += [PromptedRequest({**given[index], "forget": name}, (index,)) for index in prompted]
         if not prompted and not written:
             written = [WrittenPrompt(SAYS_NOTHING, name)]
         origins = tuple(dict.fromkeys(indices))
         first = {key: value for key, value in given[indices[0]].items() if key != "description"}
-        found += [
+        all_prompted += [
             PromptedRequest({**first, "prompt": prompt, "forget": target}, origins, written=True, name=name)
             for prompt, target in written
         ]
-    return found
+    return all_prompted
 
 
 def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Write:
@@ -99,7 +100,9 @@ def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Wri
     writer = PromptWriter(decoder, tok, hparams.seed, chat_template=hparams.chat_template)
     weights = list(decoder.model.parameters())
     # Where values are elsewhere, or packed, there is nothing to tell models by, and what is written is not kept.
-    if any(weight.is_meta or not is_plain(weight) for weight in weights):
+    if any(weight.is_meta or not is_plain(weight) for weight in weights) or any(
+        map(is_packed, decoder.model.modules())
+    ):
         return writer.write
     label, vocabulary = checksum(weights), _digest(repr(sorted(tok.get_vocab().items())))
     folder = Path(hparams.stats_dir).expanduser() / "written_prompts"
@@ -110,12 +113,12 @@ def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Wri
         kept = of_writer(lambda: _kept(path))
         if kept is not None:
             return kept
-        found = writer.write(name, prompts)
+        prompts_now = writer.write(name, prompts)
         with writer_first():  # of processes that share a disk all but one find the file there
             if not path.is_file():
                 with replacing(path) as file:
-                    file.write(json.dumps(found, ensure_ascii=False, indent=1).encode())
-        return found
+                    file.write(json.dumps(prompts_now, ensure_ascii=False, indent=1).encode())
+        return prompts_now
 
     return write
 
@@ -128,12 +131,12 @@ def _kept(path: Path) -> list[WrittenPrompt] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        pairs = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no prompts ({error}); delete it to have them written anew.") from error
-    if not isinstance(found, list) or not all(_is_pair(each) for each in found):
+    if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
         raise InputError(f"{path} holds no prompts; delete it to have them written anew.")
-    return [WrittenPrompt(*each) for each in found]
+    return [WrittenPrompt(*each) for each in pairs]
 
 
 def _is_pair(value: Any) -> bool:

@@ -21,7 +21,7 @@ class TARSHyperParams(UnlearnHyperParams):
     Attributes:
         prompts: Which ones count: those `given`; those that the model has `written` itself, about the name, in each of
             nine languages where it knows it there, the given ones only where there are none; or `both`. Where it
-            writes them a request may be a name alone. They are kept in `stats_dir`.
+            writes them a request may be a name alone. They are kept in `stats_dir`, but for packed models.
         prompt_template: Made into the prompt of a request that gives a "description" and no prompt; needs one `{}`.
         name_variants: Target all tokens that begin the name, with and without a space in front, capitalised or not;
             off, only the one that follows the prompt.

@@ -8,7 +8,6 @@ from helpers import snapshot, tiny_tars
 
 from revs_tars_plugin import InputError, execute_tars
 from revs_tars_plugin.evaluation import name_probabilities
-from revs_tars_plugin.model.tensors import checksum
 from revs_tars_plugin.tars import prompt_writer
 from revs_tars_plugin.tars.concepts import read_concepts
 from revs_tars_plugin.tars.name_leads import full_name_leads, given_leads, ways_to
@@ -77,6 +76,9 @@ def test_first_names_are_read_off_texts_that_give_a_name_in_full():
     # Neither the name itself nor what ends a sentence is a first name.
     assert full_name_leads(["Ada Curie Curie", "It ends. Marie Curie"], "Curie") == ["Ada", "Marie"]
     assert full_name_leads(["of the curie"], "Curie") == []
+    # First letters without spaces are one word, and a line may end in front of the name.
+    assert full_name_leads(["by J.R.R. Tolkien"], "Tolkien") == ["J.R.R."]
+    assert full_name_leads(["by Ada\nCurie"], "Curie") == ["Ada"]
 
 
 def test_a_name_of_several_words_is_led_to_by_its_first_ones():
@@ -87,6 +89,11 @@ def test_a_name_of_several_words_is_led_to_by_its_first_ones():
         ("Marie", "Curie"),
         ("the Marie", "Curie"),
     ]
+
+
+@pytest.mark.parametrize("name", ["Apollo 11", "World War I", "Luther King Jr.", "Great Wall of China", "Curie"])
+def test_a_last_word_that_begins_much_else_is_no_target_of_its_own(name):
+    assert ways_to(name, ["", "the"]) == [("", name), ("the", name)]
 
 
 WRITTEN = [WrittenPrompt("w7 w1", "w9"), WrittenPrompt("w7 w2", "w9")]
@@ -170,6 +177,78 @@ def test_what_stands_in_front_of_a_name_alone_is_found(monkeypatch, decoder, tok
     assert all(prompt.endswith(" Ada") for prompt, _ in written)
 
 
+@pytest.fixture
+def speaking(monkeypatch, tok):
+    """Makes a model say something: behind beginnings, and as the next word by the last one."""
+    tok.add_tokens(["Ada", "Wye", "old"])
+    monkeypatch.setattr(tok, "get_vocab", lambda: {})  # the tiny model's head is smaller
+
+    def speaking(text_behind, next_word):
+        asked = []
+
+        def continuations(_writer, beginnings, *_counts):
+            asked.extend(beginnings)
+            return [text_behind(beginning) for beginning in beginnings]
+
+        def logits(_model, sequences):
+            values = torch.zeros(len(sequences), 300)
+            for row, ids in enumerate(sequences):
+                word = next_word(tok.convert_ids_to_tokens(ids[-1]))
+                values[row, tok.convert_tokens_to_ids(word)] = 20
+            return values
+
+        monkeypatch.setattr(PromptWriter, "_continuations", continuations)
+        monkeypatch.setattr(prompt_writer, "next_token_logits", logits)
+        return asked
+
+    return speaking
+
+
+def _full_name_and_a_statement(beginning):
+    return [" Ada Wye. It"] if "full name" in beginning else [" first of all the people. So"]
+
+
+def test_a_name_that_the_model_gives_in_full_is_led_to_by_what_stands_in_front_of_it(speaking, decoder, tok):
+    asked = speaking(_full_name_and_a_statement, lambda last: "Wye" if last == "Ada" else "w5")
+    written = PromptWriter(decoder, tok, 0).write("Wye")
+    assert written[0] == ("First of all the people is Ada", "Wye")
+    assert all(prompt.endswith(" Ada") for prompt, _ in written)
+    assert "Ada Wye is" in asked
+
+
+def test_a_first_name_that_does_not_lead_to_the_name_is_none(speaking, decoder, tok):
+    asked = speaking(_full_name_and_a_statement, lambda _: "w5")
+    assert PromptWriter(decoder, tok, 0).write("Wye") == ()
+    assert "Wye is" in asked
+    assert "Ada Wye is" not in asked
+
+
+def test_what_nothing_leads_to_with_the_first_name_is_written_without_it(speaking, decoder, tok):
+    def text_behind(beginning):
+        return [] if beginning.startswith("Ada") else _full_name_and_a_statement(beginning)
+
+    speaking(text_behind, lambda last: "Wye")
+    written = PromptWriter(decoder, tok, 0).write("Wye")
+    assert {prompt.split()[-1] for prompt, _ in written} >= {"Ada", "is"}
+    # Every statement stands there once before any does a second time.
+    first_ones = [prompt.removesuffix(" Ada") for prompt, _ in written[:9]]
+    assert len(set(first_ones)) == len(first_ones)
+
+
+def test_of_a_name_of_several_words_all_comes_or_the_last_one(monkeypatch, speaking, decoder, tok):
+    monkeypatch.setattr(prompt_writer, "_MOST", 99)
+    speaking(
+        lambda _: [" first of all the people.", " wife of some old Wye there."],
+        lambda last: "Wye" if last == "Ada" else "Ada",
+    )
+    written = PromptWriter(decoder, tok, 0).write("Ada Wye")
+    assert ("First of all the people is", "Ada Wye") in written
+    assert ("First of all the people is Ada", "Wye") in written
+    # What says the target is copied from, and tells nothing of what the model knows.
+    assert ("Wife of some old Wye there is", "Ada Wye") in written
+    assert not any("Wye" in prompt for prompt, target in written if target == "Wye")
+
+
 def test_a_name_alone_needs_written_prompts(tok):
     with pytest.raises(InputError, match=r'Request 0 has neither a "prompt" nor a "description".*prompts: written'):
         read_concepts([{"forget": "w9"}], tok, tiny_tars())
@@ -217,12 +296,12 @@ def test_nothing_is_kept_for_packed_weights_nor_for_those_without_values(monkeyp
         weight.weight = torch.nn.Parameter(other, requires_grad=False)
         assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == (("w1 w2", "w9"),)
         assert not list(tmp_path.iterdir())
-
-
-def test_an_empty_weight_has_a_checksum(tmp_path):
-    some = [torch.zeros(0), torch.zeros(3, 0), torch.ones(())]
-    assert checksum(some) == checksum(some)
-    assert checksum(some) != checksum(some[1:])
+    weight.weight = torch.nn.Parameter(torch.zeros(2, 2))
+    packed = torch.nn.Module()  # with its bits in a buffer, as GPTQ has them
+    packed.in_features = 2
+    model.model.layers[0].self_attn.q_proj = packed
+    assert written_prompts(decoder, tok, hparams)("w9", ["w1 Ada"]) == (("w1 w2", "w9"),)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_of_several_words_is_one_concept_of_its_own_name(tok):
