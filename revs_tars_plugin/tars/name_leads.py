@@ -18,7 +18,7 @@ _LETTERS = 3
 # What a prompt may end with where nothing is known of what stands in front of the name.
 _UNKNOWN = ("", "called")
 # All that decides what these functions give.
-CHOICES = (ASKED, SAYS_NOTHING, _LONGEST, _WORD, _LETTERS, _UNKNOWN)
+LEAD_CHOICES = (ASKED, SAYS_NOTHING, _LONGEST, _WORD, _LETTERS, _UNKNOWN)
 
 
 def given_leads(prompts: Sequence[str]) -> list[str]:

@@ -19,8 +19,7 @@ from ..model.decoder import Decoder
 from ..model.forward import device_of_ids, next_token_logits, sample
 from ..requests.chat import asked_prompt
 from ..requests.reading import tokenise_in_context
-from .name_leads import ASKED, SAYS_NOTHING, full_name_leads, given_leads, ways_to
-from .name_leads import CHOICES as LEAD_CHOICES
+from .name_leads import ASKED, LEAD_CHOICES, SAYS_NOTHING, full_name_leads, given_leads, ways_to
 
 # In each language: verbs behind a name, and what may follow them.
 _WORDINGS = {
