@@ -16,7 +16,7 @@ from ..model.matrices import FeedForwardMatrix
 from ..model.tensors import fingerprint
 from .disk_tensor import DiskTensor
 from .edit_set import EditSet
-from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_product, write_neurons
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_change, add_product, write_neurons
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ class TrialEdits:
                 self._changed[part.weight_name] = _ChangedMatrix(part, DiskTensor(part.weight))
             changed = self._changed[part.weight_name]
             assert isinstance(changed, _ChangedMatrix)
-            changed.keys.append(own[:, listens].float().cpu())
-            changed.values.append(values[listens].float().cpu())
-            part.weight.copy_(changed.before.load())
-            add_product(part.weight, part.neuron_dim, *changed.factors())
+            changed.add(own[:, listens].float(), values[listens].float())
 
     def _note(self, matrix: FeedForward, kind: str, first: Tensor, values: Tensor) -> None:
         if self._recorded is not None:
@@ -164,9 +161,31 @@ class _ChangedMatrix:
     before: DiskTensor
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    whole: Tensor | None = None
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Adds a product; of more columns than the matrix has a rank no more is kept than their sum."""
+        weight = self.matrix.weight
+        if self.whole is None:
+            self.keys.append(keys.cpu())
+            self.values.append(values.cpu())
+            if sum(map(len, self.values)) > min(len(keys), values.shape[1]):
+                self.whole = (torch.cat(self.keys, dim=1).to(keys) @ torch.cat(self.values).to(values)).cpu()
+                self.keys, self.values = [], []
+        else:
+            self.whole = self.whole + (keys @ values).cpu()
+        self.restore()
+        if self.whole is None:
+            add_product(weight, self.matrix.neuron_dim, *self.factors())
+        else:
+            add_change(weight, self.matrix.neuron_dim, self.whole)
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        return torch.cat(self.keys, dim=1), torch.cat(self.values, dim=0)
+        """Two thin matrices whose product is the sum; of a sum that is kept whole one of them is the identity."""
+        if self.whole is None:
+            return torch.cat(self.keys, dim=1), torch.cat(self.values, dim=0)
+        inputs, outputs = self.whole.shape
+        return (self.whole, torch.eye(outputs)) if outputs <= inputs else (torch.eye(inputs), self.whole)
 
     def restore(self) -> None:
         with torch.no_grad():

@@ -240,6 +240,20 @@ def add_product(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -
 
 
 @torch.no_grad()
+def add_change(weight: Tensor, neuron_dim: int, change: Tensor) -> None:
+    """Adds a whole matrix to a weight in place, as `add_product` adds it times the identity.
+
+    Args:
+        weight: The weight, in whatever orientation.
+        neuron_dim: Its dimension that counts neurons.
+        change: Shape (f, d), float32.
+    """
+    rows = weight.detach().movedim(neuron_dim, 0)
+    for part, part_change in zip(torch.split(rows, _SLICE), torch.split(change, _SLICE), strict=True):
+        part.copy_((part.float() + part_change.to(weight.device)).to(weight.dtype))
+
+
+@torch.no_grad()
 def write_neurons(weight: Tensor, neuron_dim: int, indices: Tensor, values: Tensor) -> None:
     """Writes neurons into a weight in place.
 
