@@ -81,15 +81,24 @@ class Demoter:
                     seconds = (time.perf_counter() - start) / len(group)
                     for index, parts in zip(group, edited, strict=True):
                         outcomes[index] = outcomes[index].edited_further(parts, seconds)
-            measured = measure(self.decoder.model, [(target.context, target.token) for target in self.targets])
-            for index, (rank, value) in enumerate(measured):
-                outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=math.exp(value))
-                missing = outcomes[index].asked_rank - rank
-                if missing > 0:
-                    # What the edit does at earlier positions, and rounding, are seen here only: ask for more.
-                    more = max(2 * missing, outcomes[index].asked_rank // 50, 1)
-                    ranks[index] = min(ranks[index] + more, self.decoder.lens.size - 1)
+            # Others are hardly moved by a repair: they are measured when those that are edited have what they need.
+            edited_now = sorted({index for group in groups for index in group})
+            self._measure(edited_now, outcomes, ranks)
+            if round_ == _REPAIRS or all(outcome.reached for outcome in outcomes):
+                rest = sorted(set(range(len(outcomes))) - set(edited_now))
+                self._measure(rest, outcomes, ranks)
         return outcomes
+
+    def _measure(self, indices: Sequence[int], outcomes: list[TargetOutcome], ranks: list[int]) -> None:
+        """Notes where these tokens stand now, and asks for more where that is not enough."""
+        chosen = [(self.targets[index].context, self.targets[index].token) for index in indices]
+        for index, (rank, value) in zip(indices, measure(self.decoder.model, chosen), strict=True):
+            outcomes[index] = replace(outcomes[index], rank_after=rank, probability_after=math.exp(value))
+            missing = outcomes[index].asked_rank - rank
+            if missing > 0:
+                # What the edit does at earlier positions, and rounding, are seen here only: ask for more.
+                more = max(2 * missing, outcomes[index].asked_rank // 50, 1)
+                ranks[index] = min(ranks[index] + more, self.decoder.lens.size - 1)
 
     def _bar(self, groups: int, round_: int) -> tqdm:
         """A later pass may not be needed."""
