@@ -98,6 +98,19 @@ def requests_(model, tok):
 
 
 @pytest.fixture
+def said(model, tok):
+    """What the model says after each prompt."""
+
+    def after(prompt):
+        ids = tok(prompt, return_tensors="pt").input_ids
+        with torch.no_grad():
+            out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
+        return tok.decode(out[0, ids.shape[1] :])
+
+    return after
+
+
+@pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
     """Runs a command; gives exit code, standard output and standard error."""
     from revs_tars_plugin.cli import main

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..data.secret_files import SecretRecord, read_secrets, text_of
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..requests.reading import join
 from . import find, options
 from .cleaning import Cleaning, CleaningFolder, revs_settings
@@ -159,11 +159,8 @@ def _attacks(chosen: list[str]) -> list[str]:
     """All attacks that need no other model, or those that were chosen."""
     from ..evaluation import ATTACKS
 
-    possible = [name for name in ATTACKS if name not in _NEED_MORE]
-    for name in chosen:
-        if name not in possible:
-            raise InputError(f'--attack is "{name}"; it must be of {", ".join(possible)}{did_you_mean(name, possible)}')
-    return list(chosen) or possible
+    options.check_attacks(chosen, without=_NEED_MORE)
+    return list(chosen) or [name for name in ATTACKS if name not in _NEED_MORE]
 
 
 def _measurement(

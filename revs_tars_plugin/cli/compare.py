@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _WIDTH = 160
 # How many of the demo model's secrets are taken unless all are asked for: ROME and its kin search for each.
 _USUAL_SECRETS = 3
+# Attacks that compare with another model, or need secrets that must stay.
+_NEED_MORE = ("guidance", "merging", "in-context")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,6 +62,13 @@ def compare(
     replacement: Annotated[
         str | None, typer.Option(help="What the host's own editors write in a secret's place; by default 'unknown'.")
     ] = None,
+    attack: Annotated[
+        list[str],
+        typer.Option(
+            help="Only these attacks, each by an option of its own; by default exposure, paraphrase and the REVS "
+            "paper's three."
+        ),
+    ] = [],
     text: options.Text = None,
     device: Annotated[
         str | None, typer.Option(help="Where EasyEdit puts the model: cpu or a CUDA device's number.")
@@ -93,6 +102,7 @@ def compare(
         raise InputError(f'--device is "{device}"; EasyEdit takes cpu or the number of a CUDA device.')
     if launched() and device not in (None, "cpu"):
         raise InputError("--device: leave it out under a launcher: each process has a device of its own.")
+    options.check_attacks(attack, without=_NEED_MORE)
     requested = read_requests_file(file, session) if file is not None else None
     if model != "demo" and requested is None:
         raise InputError("--model needs FILE: prompts and what must not follow.")
@@ -111,6 +121,8 @@ def compare(
 
     if method or full:
         arguments["methods"] = method or list(EDITORS)
+    if attack:
+        arguments["attacks"] = attack
     rows, content = _run(requested, model, text, arguments, most=None if full else _USUAL_SECRETS, output=output)
     if json:
         print_json(content["rows"])
@@ -150,14 +162,16 @@ def _run(
     import torch
 
     from ..data.memorised import memorised_demo
-    from ..host import load_host
-    from ..host.comparison import ComparisonRow
+    from ..host import register
+    from ..host.comparison import ComparisonRow, check_methods
     from ..host.comparison import compare as side_by_side
     from ..model.processes import of_writer, writer_first, writes
     from ..report.results import result, write_result
     from .loading import load_model, ordinary_chunks
 
-    host = load_host()  # first of all: where it is missing nobody waits for a model to learn
+    # First of all: where the host or a method is missing nobody waits for a model to learn.
+    host = register()
+    check_methods(host, arguments.get("methods", ()))
     progress = arguments["progress"]
 
     def learned(epoch: int, loss: float) -> None:
@@ -179,7 +193,7 @@ def _run(
     )
     kept, wanted, measured = None, _settings_of(arguments), {}
     if output is not None:
-        decisive = [arguments[name] for name in ("seed", "k", "replacement")]
+        decisive = [arguments.get(name) for name in ("seed", "k", "replacement", "attacks")]
         given = (requested.forget, requested.retain, chunks, files_in(Path(model)), host.generation, decisive)
         kept = KeptRows(
             output.with_name(f"{output.name}.rows"), conditions_of(*given), lambda row: ComparisonRow(**row)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from . import options
 from .measurement import Measurement, module_names
 from .requests_file import read_requests_file
@@ -80,7 +80,7 @@ def evaluate(
         raise InputError("--edit and --base are two ways to say what changed; leave one out.")
     requested = read_requests_file(file, session)
     from ..edits.edit_set import EditSet
-    from ..evaluation import ATTACKS, DEFAULT_ATTACKS
+    from ..evaluation import DEFAULT_ATTACKS
     from ..evaluation.metrics import DIRECTIONS
     from ..model.processes import writes
     from ..report.results import edit_content, result, write_result
@@ -91,8 +91,7 @@ def evaluate(
     for name in attack:
         if name in needs and not needs[name]:
             raise InputError(f"--attack {name} needs {needed.get(name, '--never-learned MODEL')}.")
-        if name not in ATTACKS:
-            raise InputError(f'--attack is "{name}"; it must be of {", ".join(ATTACKS)}{did_you_mean(name, ATTACKS)}')
+    options.check_attacks(attack)
     applied = [EditSet.load(edit) for edit in edits]
     chat = chat or any(edit.settings.get("chat_template") for edit in applied)
     first = load_model(base or model, device, dtype, progress=not quiet)

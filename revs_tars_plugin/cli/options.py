@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from .session import parsed_goal, session_of
 
 _REFUSED = (
@@ -136,6 +136,24 @@ def free(path: Path, overwrite: bool, *inputs: str | Path | None) -> Path:
     if not overwrite and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise InputError(f"{path} is there already; name another place, or add --overwrite.")
     return path
+
+
+def check_attacks(chosen: Sequence[str], *, without: Sequence[str] = ()) -> None:
+    """Refuses attacks that there are not, before any work.
+
+    Args:
+        chosen: What the command line names.
+        without: Attacks that need what the command does not have.
+
+    Raises:
+        InputError: When one is not an attack, or of those that are left out.
+    """
+    from ..evaluation import ATTACKS
+
+    possible = [name for name in ATTACKS if name not in without]
+    for name in chosen:
+        if name not in possible:
+            raise InputError(f'--attack is "{name}"; it must be of {", ".join(possible)}{did_you_mean(name, possible)}')
 
 
 def as_goals(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -116,6 +116,7 @@ def compare(
     if device is not None:
         common["device"] = device
     host = register()
+    check_methods(host, methods)
     asked = dict.fromkeys(methods)
     absent = [name for name in asked if name in EDITORS and name not in host.algorithms]
     names = [name for name in asked if name not in absent]
@@ -166,6 +167,18 @@ def compare(
     return sorted(rows, key=lambda row: (row.memory, _place(row.method)))
 
 
+def check_methods(host: Host, methods: Sequence[str]) -> None:
+    """Refuses a name that neither generation of the host knows.
+
+    Raises:
+        InputError: When there is such a one.
+    """
+    for name in methods:
+        if name not in host.algorithms and name not in EDITORS:
+            near = did_you_mean(name, host.algorithms)
+            raise InputError(f'methods names "{name}", which this EasyEdit does not know{near}')
+
+
 def _place(name: str) -> int:
     """Where a row stands in the table: as in `EDITORS`, what is not edited first, others last."""
     return [NO_EDIT, *EDITORS, name].index(name)
@@ -204,9 +217,6 @@ def _row(
 
 def _settings(host: Host, name: str, chosen: Mapping[str, str | Path], common: Mapping[str, Any]) -> Any:
     """A method's settings from its YAML, with what is the same for all in place of what stands there."""
-    if name not in host.algorithms:
-        near = did_you_mean(name, host.algorithms)
-        raise InputError(f'methods names "{name}", which this EasyEdit does not know{near}')
     hparams = load_settings(host, name, chosen.get(name) or editor_of(name).settings)
     for key, value in common.items():
         if hasattr(hparams, key):

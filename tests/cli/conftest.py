@@ -1,7 +1,6 @@
 """A tiny model in a folder with secrets that it knows, and a way to run commands on it."""
 
 import pytest
-import torch
 import yaml
 from helpers import RETAINED, SECRETS, tiny_settings
 
@@ -12,19 +11,6 @@ def folder(model, tok, tmp_path):
     model.save_pretrained(tmp_path / "model")
     tok.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
-
-
-@pytest.fixture
-def said(model, tok):
-    """What the model says after each prompt."""
-
-    def after(prompt):
-        ids = tok(prompt, return_tensors="pt").input_ids
-        with torch.no_grad():
-            out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
-        return tok.decode(out[0, ids.shape[1] :])
-
-    return after
 
 
 @pytest.fixture

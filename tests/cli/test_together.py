@@ -1,16 +1,13 @@
 """Commands under `accelerate launch`: two processes give what one gives, one writes, and a lost one is noticed."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from helpers import covariance_settings, ssn_rows, tiny_tars, write_ssn
+from launching import COMMANDS, launched
 from safetensors.torch import load_file
 
 from revs_tars_plugin.cli import main
@@ -20,16 +17,6 @@ from revs_tars_plugin.cli.session import Session
 from revs_tars_plugin.cli.together import check_shares
 from revs_tars_plugin.errors import InputError
 from revs_tars_plugin.model.processes import agreed, shared, shared_in_turn, writer_first, writes
-
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-
-
-def launched(*arguments):
-    """Starts two processes; they see no GPU, so they speak through gloo."""
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*LAUNCH, *map(str, arguments)]
-    return subprocess.run(command, check=False, env=surroundings, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -88,7 +75,7 @@ def test_two_processes_give_what_one_gives(commands, tmp_path):
     """Sums differ by rounding alone; everything is written once."""
     file = tmp_path / "commands.json"
     file.write_text(json.dumps(commands("two")))
-    run = launched(Path(__file__).with_name("several_processes.py"), file)
+    run = launched(COMMANDS, file)
     assert run.returncode == 0, run.stderr[-3000:]
     for rank in range(2):
         seen = json.loads(file.with_name(f"commands.json.{rank}").read_text())

@@ -68,6 +68,7 @@ def test_compare_prints_a_row_for_each_and_goes_on_where_it_was_stopped(
     methods = [argument for name in ("REVS", "FT-L-delete") for argument in ("--method", name)]
     text = ["--text", ordinary_text["mom2_dataset"]]  # the model would need a minute or two to write its own
     arguments = ["compare", str(secrets), "-m", str(demo_model()), *methods, *text, "-o", str(result), "--quiet"]
+    arguments += ["--attack", "exposure"]
     measured, whole = [], comparison._row
 
     def row_of(editor, *others):
@@ -87,9 +88,13 @@ def test_compare_prints_a_row_for_each_and_goes_on_where_it_was_stopped(
     assert [(row["method"], row["error"]) for row in rows] == [("no edit", None), ("REVS", None), ("FT-L-delete", None)]
     assert rows[0]["figures"]["efficacy"] == 0
     assert rows[1]["figures"]["efficacy"] > 0.99
+    assert rows[1]["figures"].keys() >= {"exposure, top"}
+    assert "resistance_score" not in rows[1]["figures"]
     assert main(["report", str(result), "-o", str(tmp_path / "report.html")]) == 0
     assert main(["compare", str(secrets), "-m", str(demo_model()), "--method", "ROMA"]) == 2
     assert 'did you mean "ROME"?' in capsys.readouterr().err
+    assert main([*arguments[:-1], "exposition", "--overwrite"]) == 2
+    assert '--attack is "exposition"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["compare", "-m", "x"], ["run", "none.py"]])
