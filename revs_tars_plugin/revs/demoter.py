@@ -15,7 +15,7 @@ from ..model.decoder import Decoder
 from .outcomes import EditedParts, TargetOutcome, measure
 from .targets import Goal, Target
 
-# How often tokens that rounding, or an edit they did not see, left short of their rank are edited again.
+# How often a token that rounding, or an edit it did not see, left short of its rank is edited again.
 _REPAIRS = 6
 
 
@@ -65,17 +65,23 @@ class Demoter:
         outcomes = outcomes_before(self.decoder.model, self.targets, self.rank)
         ranks = [self.rank] * len(outcomes)
         taking_part: set[int] = set()
-        for round_ in range(1 + _REPAIRS):
-            short = [index for index, outcome in enumerate(outcomes) if not outcome.reached]
-            if not short:
-                break
+        tried = [0] * len(outcomes)
+
+        def short_of_rank() -> list[int]:
+            wanting = (index for index, outcome in enumerate(outcomes) if not outcome.reached)
+            return [index for index in wanting if tried[index] <= _REPAIRS]
+
+        while short := short_of_rank():
+            repairing = bool(taking_part)
+            for index in short:
+                tried[index] += 1
             taking_part.update(short)
             # Where targets are solved together all take part again, so that nobody moves those that are done.
             groups = [group for group in self._groups(sorted(taking_part)) if not set(group).isdisjoint(short)]
-            with self._bar(len(groups), round_) as bar:
+            with self._bar(len(groups), repairing) as bar:
                 for group in groups:
                     # A repair is small, and only a target's own context is measured: the others are spared the pass.
-                    goals = [self.targets[index].goal(ranks[index], everywhere=not round_) for index in group]
+                    goals = [self.targets[index].goal(ranks[index], everywhere=not repairing) for index in group]
                     start = time.perf_counter()
                     edited = self.localization.demote(goals, advance=bar.update)
                     seconds = (time.perf_counter() - start) / len(group)
@@ -84,7 +90,7 @@ class Demoter:
             # Others are hardly moved by a repair: they are measured when those that are edited have what they need.
             edited_now = sorted({index for group in groups for index in group})
             self._measure(edited_now, outcomes, ranks)
-            if round_ == _REPAIRS or all(outcome.reached for outcome in outcomes):
+            if not short_of_rank():
                 rest = sorted(set(range(len(outcomes))) - set(edited_now))
                 self._measure(rest, outcomes, ranks)
         return outcomes
@@ -100,9 +106,11 @@ class Demoter:
                 more = max(2 * missing, outcomes[index].asked_rank // 50, 1)
                 ranks[index] = min(ranks[index] + more, self.decoder.lens.size - 1)
 
-    def _bar(self, groups: int, round_: int) -> tqdm:
+    def _bar(self, groups: int, repairing: bool) -> tqdm:
         """A later pass may not be needed."""
-        return layers_bar(self.decoder, self.localization, groups, "repairing" if round_ else "editing", self.progress)
+        return layers_bar(
+            self.decoder, self.localization, groups, "repairing" if repairing else "editing", self.progress
+        )
 
     def _groups(self, indices: list[int]) -> list[list[int]]:
         """Those that are solved together."""
