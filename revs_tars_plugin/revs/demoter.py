@@ -17,6 +17,8 @@ from .targets import Goal, Target
 
 # How often a token that rounding, or an edit it did not see, left short of its rank is edited again.
 _REPAIRS = 6
+# Of several groups that are repaired each token is asked to stand this share of its rank further down.
+_SPARE = 100
 
 
 class Localization(Protocol):
@@ -78,10 +80,16 @@ class Demoter:
             taking_part.update(short)
             # Where targets are solved together all take part again, so that nobody moves those that are done.
             groups = [group for group in self._groups(sorted(taking_part)) if not set(group).isdisjoint(short)]
+            # Groups move each other's tokens a little: a few places more in each, or they take turns for long.
+            spare = self.rank // _SPARE if repairing and len(taking_part) > self.localization.together else 0
             with self._bar(len(groups), repairing) as bar:
                 for group in groups:
                     # A repair is small, and only a target's own context is measured: the others are spared the pass.
-                    goals = [self.targets[index].goal(ranks[index], everywhere=not repairing) for index in group]
+                    asked = [min(ranks[index] + spare, self.decoder.lens.size - 1) for index in group]
+                    goals = [
+                        self.targets[index].goal(rank, everywhere=not repairing)
+                        for index, rank in zip(group, asked, strict=True)
+                    ]
                     start = time.perf_counter()
                     edited = self.localization.demote(goals, advance=bar.update)
                     seconds = (time.perf_counter() - start) / len(group)

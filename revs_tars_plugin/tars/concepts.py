@@ -11,7 +11,7 @@ from .prompts import Write, prompted_requests
 from .tars_hparams import TARSHyperParams
 
 # A token that holds fewer letters of the name than this (" e" of "einstein") begins many other words.
-_LETTERS = 3
+_TELLING_LETTERS = 3
 # Written prompts whose last words stand for what stands in front of a name, where no prompt was given.
 _LEADING = 3
 
@@ -116,6 +116,6 @@ def _variants(name: str, tok: Any) -> list[int]:
         _, behind_a_word = tokenise_in_context(tok, "of", spelling)
         alone = tok(spelling, add_special_tokens=False)["input_ids"]
         for ids in (behind_a_word, alone):
-            if ids and len(tok.decode([ids[0]]).strip()) >= min(_LETTERS, len(name)):
+            if ids and len(tok.decode([ids[0]]).strip()) >= min(_TELLING_LETTERS, len(name)):
                 tokens.append(ids[0])
     return tokens

@@ -109,10 +109,11 @@ class NameDetectors:
                 written += 1
             else:
                 LOG.warning(
-                    'TARS: layer %d does not tell "%s" from other words, so facts behind it stay. Raise %s.',
+                    'TARS: layer %d does not tell "%s" from other words, so facts behind it stay. Raise %s%s.',
                     layer,
                     self.tok.decode(list(spelling.tokens)),
                     "spelling_layer" if several else "name_layer",
+                    "" if self.hparams.gate_module_tmp else ", or name gate_module_tmp if its layers have gates",
                 )
         return written, len(spellings) - written
 
@@ -131,15 +132,16 @@ class NameDetectors:
         left_alone = [self.neurons.ordinary[layer].without(spelling.tokens), made_up.read]
         if len(spelling.tokens) > 1:
             left_alone.append(read(layer, self._other_beginnings(spelling)).read)
-        row = separating_row(here.read, torch.cat(left_alone))
+        elsewhere = torch.cat(left_alone)
+        row = separating_row(here.read, elsewhere)
         if float((here.read @ row).median()) < _FOUND:
             return False
         neuron = self.neurons.claim(layer, row, taken, done)
         silent = read(layer, spelling.named)
         active, wanted = silent.passed_on[:, neuron], generic - silent.output
         # The least squares of what is wanted at the name and of nothing elsewhere.
-        elsewhere = self.neurons.activations(layer, torch.cat(left_alone) @ row).square().mean()
-        along = (active[:, None] * wanted).mean(dim=0) / (active.square().mean() + _ELSEWHERE * elsewhere)
+        stray = self.neurons.activations(layer, elsewhere @ row).square().mean()
+        along = (active[:, None] * wanted).mean(dim=0) / (active.square().mean() + _ELSEWHERE * stray)
         after = self.neurons.decoder.after_ff2[layer]
         column = after.before(along)
         if after.epsilon is not None:

@@ -113,12 +113,12 @@ def written_prompts(decoder: Decoder, tok: Any, hparams: TARSHyperParams) -> Wri
         kept = of_writer(lambda: _kept(path))
         if kept is not None:
             return kept
-        prompts_now = writer.write(name, prompts)
+        written_anew = writer.write(name, prompts)
         with writer_first():  # of processes that share a disk all but one find the file there
             if not path.is_file():
                 with replacing(path) as file:
-                    file.write(json.dumps(prompts_now, ensure_ascii=False, indent=1).encode())
-        return prompts_now
+                    file.write(json.dumps(written_anew, ensure_ascii=False, indent=1).encode())
+        return written_anew
 
     return write
 
