@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 from .decoder import Decoder
@@ -28,6 +28,7 @@ class _Kept:
     """What the lower layers gave, by what they were given.
 
     Attributes:
+        lower: The lower layers.
         most_bytes: How much may be kept.
         outputs: The last lower layer's output for each input of the first one.
         held: How many bytes that is.
@@ -35,6 +36,7 @@ class _Kept:
         key: The input of the pass under way, where its output can be kept.
     """
 
+    lower: Sequence[nn.Module]
     most_bytes: int
     outputs: dict[bytes, Any] = field(default_factory=dict)
     held: int = 0
@@ -45,7 +47,9 @@ class _Kept:
         """Looks at the input of the first layer, and at what it is given beside: masks, positions, a cache."""
         self.known, self.key = None, None
         # With keys and values of earlier tokens the same input gives something else.
-        if any(isinstance(other, Cache) for other in others) or torch.is_grad_enabled() or hidden.is_meta:
+        if any(isinstance(other, Cache) for other in others) or hidden.is_meta:
+            return
+        if torch.is_grad_enabled() and (hidden.requires_grad or any(map(_is_trained, self.lower))):
             return
         digest = hashlib.blake2b()
         for tensor in (hidden, *(other for other in others if isinstance(other, Tensor))):
@@ -63,18 +67,19 @@ class _Kept:
 
 
 @contextmanager
-def lower_layers_kept(decoder: Decoder, most_bytes: int = MOST_BYTES) -> Iterator[None]:
-    """Lets passes skip the layers below the first chosen one where they gave the same before, while a block lasts.
+def lower_layers_kept(decoder: Decoder, most_bytes: int = MOST_BYTES, *, count: int | None = None) -> Iterator[None]:
+    """Lets passes skip the lower layers where they gave the same before, while a block lasts.
 
-    Nothing below the first of `decoder.layers` may be edited meanwhile. Passes with a cache of keys and values, or with
-    gradients, go through all layers.
+    Nothing in them may be edited meanwhile. Passes with a cache of keys and values, or with gradients of what is in
+    them or below, go through all layers.
 
     Args:
         decoder: The model, with the layers that are edited.
         most_bytes: How much may be kept; what comes later is read whole.
+        count: How many layers are skipped; by default those below the first of `decoder.layers`.
     """
-    lower = decoder.layer_modules[: decoder.layers[0]]
-    kept = _Kept(most_bytes)
+    lower = decoder.layer_modules[: decoder.layers[0] if count is None else count]
+    kept = _Kept(lower, most_bytes)
     with ExitStack() as stack:
         for number, module in enumerate(lower):
             if "forward" in vars(module):
@@ -84,6 +89,10 @@ def lower_layers_kept(decoder: Decoder, most_bytes: int = MOST_BYTES) -> Iterato
                 stack.callback(delattr, module, "forward")
             module.forward = _skipping(module.forward, kept, first=number == 0, last=number == len(lower) - 1)
         yield
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _skipping(forward: Callable[..., Any], kept: _Kept, *, first: bool, last: bool) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from .targets import Goal, Target
 
 # How often a token that rounding, or an edit it did not see, left short of its rank is edited again.
 _REPAIRS = 6
-# Of several groups that are repaired each token is asked to stand this share of its rank further down.
+# Of several groups that are solved and repaired each token is asked to stand this share of its rank further down.
 _SPARE = 100
 
 
@@ -81,7 +81,8 @@ class Demoter:
             # Where targets are solved together all take part again, so that nobody moves those that are done.
             groups = [group for group in self._groups(sorted(taking_part)) if not set(group).isdisjoint(short)]
             # Groups move each other's tokens a little: a few places more in each, or they take turns for long.
-            spare = self.rank // _SPARE if repairing and len(taking_part) > self.localization.together else 0
+            several = 1 < self.localization.together < len(taking_part)
+            spare = self.rank // _SPARE if repairing and several else 0
             with self._bar(len(groups), repairing) as bar:
                 for group in groups:
                     # A repair is small, and only a target's own context is measured: the others are spared the pass.

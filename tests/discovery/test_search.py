@@ -57,7 +57,8 @@ def test_the_corpus_is_read_little_more_than_once(search, taught, byte_tok, text
     alone = Search()
     list(search_documents(taught, byte_tok, texts_as_documents(texts), detectors=detectors, search=alone))
     assert 0 < alone.passes < 1.2 and alone.tokens_read < search.tokens_read
-    assert alone.tested == len(LEARNED)
+    # Whom the model did not learn is seldom asked for: how often is up to the rounding of its training.
+    assert len(LEARNED) <= alone.tested < len(LEARNED) + len(UNSEEN)
 
 
 def test_whom_it_is_about_is_told_and_the_kinds_are_named(search):

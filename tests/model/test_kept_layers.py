@@ -79,6 +79,27 @@ def test_what_is_too_much_or_has_a_cache_or_gradients_is_read_whole(decoder, cou
                 torch.testing.assert_close(step.logits[0, -1], logits, atol=1e-5, rtol=1e-5)
 
 
+def test_gradients_of_what_is_above_skip_the_lower_layers_too(decoder, counted):
+    """As in a search for a state that a layer shall give: nothing of the lower ones is trained."""
+    shift = torch.zeros(32, requires_grad=True)
+    handle = decoder.layer_modules[1].register_forward_hook(lambda _module, _arguments, output: output + shift)
+
+    def gradient():
+        shift.grad = None
+        (logits,) = continuation_logits(decoder.model, [((1, 2), (3, 4))], gradients=True)
+        logits.log_softmax(dim=-1)[:, 5].sum().backward()
+        return shift.grad.clone()
+
+    decoder.model.requires_grad_(False)
+    expected = gradient()
+    counted[:] = [0] * len(counted)
+    with lower_layers_kept(decoder, count=2):
+        assert all(torch.equal(gradient(), expected) for _ in range(3))
+    assert counted == [1, 1, 3]
+    assert bool(expected.any())
+    handle.remove()
+
+
 def test_a_padded_row_is_not_taken_for_a_text_that_ends_so(decoder):
     """Padding is token 0 here, and a text may end in it."""
     with torch.no_grad(), lower_layers_kept(decoder):

@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...ft_l_delete.unlikelihood import unlikelihood
 from ...model.decoder import Decoder
 from ...model.forward import layer_output, next_token_logits, selected_logits, with_layer_output
+from ...model.kept_layers import lower_layers_kept
 from ...requests.reading import Secret, tokenise_in_context
 from .memit_delete_hparams import MEMITDeleteHyperParams
 
@@ -51,24 +52,28 @@ def deleting_value(
     with torch.no_grad():
         said = next_token_logits(decoder.model, [bystander]).log_softmax(dim=-1)
     start: Tensor | None = None
-    for step in range(hparams.v_num_grad_steps + 1):
-        with _shifted(module, delta, places) as states:
-            loss, probabilities = unlikelihood(decoder.model, pairs)
-        start = states[0][0] if start is None else start
-        if step == hparams.v_num_grad_steps or float(probabilities.max()) <= hparams.goal_probability:
-            break
-        with _shifted(module, delta, [place]):
-            now = selected_logits(decoder.model, [bystander], [(0, len(bystander) - 1)], gradients=True)
-        divergence = nn.functional.kl_div(said, now.log_softmax(dim=-1), log_target=True, reduction="batchmean")
-        decay = delta.norm() / start.norm() ** 2
-        optimizer.zero_grad(set_to_none=True)
-        total = loss + hparams.kl_factor * divergence.to(loss.device) + hparams.v_weight_decay * decay.to(loss.device)
-        total.backward()
-        optimizer.step()
-        with torch.no_grad():
-            longest = hparams.clamp_norm_factor * float(start.norm())
-            if float(delta.norm()) > longest:
-                delta.mul_(longest / delta.norm())
+    # What the layers up to the value's make of the texts is the same in every step.
+    with lower_layers_kept(decoder, count=hparams.layers[-1] + 1):
+        for step in range(hparams.v_num_grad_steps + 1):
+            with _shifted(module, delta, places) as states:
+                loss, probabilities = unlikelihood(decoder.model, pairs)
+            start = states[0][0] if start is None else start
+            if step == hparams.v_num_grad_steps or float(probabilities.max()) <= hparams.goal_probability:
+                break
+            with _shifted(module, delta, [place]):
+                now = selected_logits(decoder.model, [bystander], [(0, len(bystander) - 1)], gradients=True)
+            divergence = nn.functional.kl_div(said, now.log_softmax(dim=-1), log_target=True, reduction="batchmean")
+            decay = delta.norm() / start.norm() ** 2
+            optimizer.zero_grad(set_to_none=True)
+            total = (
+                loss + hparams.kl_factor * divergence.to(loss.device) + hparams.v_weight_decay * decay.to(loss.device)
+            )
+            total.backward()
+            optimizer.step()
+            with torch.no_grad():
+                longest = hparams.clamp_norm_factor * float(start.norm())
+                if float(delta.norm()) > longest:
+                    delta.mul_(longest / delta.norm())
     assert start is not None
     return (start + delta.detach()).detach()
 
