@@ -171,7 +171,8 @@ def test_secrets_of_a_request_that_share_a_token_are_all_measured(base, tok, tmp
     ranks = [rank_after(written, tok, f"w1 w2 w3 {first}", ids) for first in ("w5", "w6")]
     # The lower one counts for both. In a batch of several texts int8 takes other columns for outliers than in one.
     (found_rank,) = {outcome.rank_after for outcome in shared}
-    assert found_rank == pytest.approx(min(ranks), abs=10) < max(ranks) - 50
+    assert found_rank == pytest.approx(min(ranks), abs=10)
+    assert found_rank < max(ranks) - 50
     assert found.holds
 
 
