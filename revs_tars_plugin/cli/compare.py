@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _WIDTH = 160
 # How many of the demo model's secrets are taken unless all are asked for: ROME and its kin search for each.
 _USUAL_SECRETS = 3
-# Attacks that compare with another model, or need secrets that must stay.
-_NEED_MORE = ("guidance", "merging", "in-context")
+# Attacks that compare with another model.
+_NEED_MORE = ("guidance", "merging")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -102,12 +102,15 @@ def compare(
         raise InputError(f'--device is "{device}"; EasyEdit takes cpu or the number of a CUDA device.')
     if launched() and device not in (None, "cpu"):
         raise InputError("--device: leave it out under a launcher: each process has a device of its own.")
-    options.check_attacks(attack, without=_NEED_MORE)
     requested = read_requests_file(file, session) if file is not None else None
     if model != "demo" and requested is None:
         raise InputError("--model needs FILE: prompts and what must not follow.")
     if requested is not None and requested.concepts:
         raise InputError("FILE holds concepts; the comparison is of secrets: CSV or JSON lines with prompt and target.")
+    if attack:
+        options.check_attacks(attack, without=_NEED_MORE)
+        if "in-context" in attack and requested is not None and not requested.retain:
+            raise InputError("--attack in-context needs lines with retain.")
     arguments: dict[str, Any] = {
         "settings": dict(item.partition("=")[::2] for item in settings),
         "replacement": replacement,

@@ -16,7 +16,7 @@ from ..model.matrices import FeedForwardMatrix
 from ..model.tensors import fingerprint
 from .disk_tensor import DiskTensor
 from .edit_set import EditSet
-from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_change, add_product, write_neurons
+from .weight_edits import LowRankEdit, NeuronEdit, WeightEdit, add_product, write_neurons
 
 
 @dataclass(frozen=True)
@@ -166,19 +166,18 @@ class _ChangedMatrix:
     def add(self, keys: Tensor, values: Tensor) -> None:
         """Adds a product; of more columns than the matrix has a rank no more is kept than their sum."""
         weight = self.matrix.weight
+        # Where the weight is, whatever made the product: so a call that goes on where it stopped sums the same.
+        keys, values = keys.to(weight.device), values.to(weight.device)
         if self.whole is None:
             self.keys.append(keys.cpu())
             self.values.append(values.cpu())
             if sum(map(len, self.values)) > min(len(keys), values.shape[1]):
-                self.whole = (torch.cat(self.keys, dim=1).to(keys) @ torch.cat(self.values).to(values)).cpu()
+                self.whole = _product(torch.cat(self.keys, dim=1).to(keys), torch.cat(self.values).to(values))
                 self.keys, self.values = [], []
         else:
-            self.whole = self.whole + (keys @ values).cpu()
+            self.whole = self.whole + _product(keys, values)
         self.restore()
-        if self.whole is None:
-            add_product(weight, self.matrix.neuron_dim, *self.factors())
-        else:
-            add_change(weight, self.matrix.neuron_dim, self.whole)
+        add_product(weight, self.matrix.neuron_dim, *self.factors())
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Two thin matrices whose product is the sum; of a sum that is kept whole one of them is the identity."""
@@ -201,3 +200,9 @@ class _ChangedMatrix:
             fingerprint(self.before.load()),
             transposed=self.matrix.transposed,
         )
+
+
+def _product(keys: Tensor, values: Tensor) -> Tensor:
+    """Returns a product on the CPU, float32 whatever the caller computes in."""
+    with torch.autocast(keys.device.type, enabled=False):
+        return (keys @ values).cpu()

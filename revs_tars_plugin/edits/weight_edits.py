@@ -234,23 +234,19 @@ def add_product(weight: Tensor, neuron_dim: int, keys: Tensor, values: Tensor) -
         values: Shape (r, d).
     """
     rows = weight.detach().movedim(neuron_dim, 0)
+    # A sum that is kept whole is one factor, and the identity the other: nothing is multiplied, or rounded, there.
+    whole = keys if _is_identity(values) else values if _is_identity(keys) else None
     values = values.to(weight.device).float()
-    for part, part_keys in zip(torch.split(rows, _SLICE), torch.split(keys, _SLICE), strict=True):
-        part.copy_((part.float() + part_keys.to(weight.device).float() @ values).to(weight.dtype))
+    for part, change in zip(
+        torch.split(rows, _SLICE), torch.split(keys if whole is None else whole, _SLICE), strict=True
+    ):
+        change = change.to(weight.device).float()
+        part.copy_((part.float() + (change @ values if whole is None else change)).to(weight.dtype))
 
 
-@torch.no_grad()
-def add_change(weight: Tensor, neuron_dim: int, change: Tensor) -> None:
-    """Adds a whole matrix to a weight in place, as `add_product` adds it times the identity.
-
-    Args:
-        weight: The weight, in whatever orientation.
-        neuron_dim: Its dimension that counts neurons.
-        change: Shape (f, d), float32.
-    """
-    rows = weight.detach().movedim(neuron_dim, 0)
-    for part, part_change in zip(torch.split(rows, _SLICE), torch.split(change, _SLICE), strict=True):
-        part.copy_((part.float() + part_change.to(weight.device)).to(weight.dtype))
+def _is_identity(factor: Tensor) -> bool:
+    rows, columns = factor.shape
+    return rows == columns and torch.equal(factor, torch.eye(rows, dtype=factor.dtype, device=factor.device))
 
 
 @torch.no_grad()

@@ -175,7 +175,7 @@ def check_methods(host: Host, methods: Sequence[str]) -> None:
     """
     for name in methods:
         if name not in host.algorithms and name not in EDITORS:
-            near = did_you_mean(name, host.algorithms)
+            near = did_you_mean(name, [*host.algorithms, *EDITORS])
             raise InputError(f'methods names "{name}", which this EasyEdit does not know{near}')
 
 

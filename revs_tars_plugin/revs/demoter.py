@@ -15,10 +15,11 @@ from ..model.decoder import Decoder
 from .outcomes import EditedParts, TargetOutcome, measure
 from .targets import Goal, Target
 
-# How often a token that rounding, or an edit it did not see, left short of its rank is edited again.
-_REPAIRS = 6
+# How often a token that rounding, or an edit it did not see, left short of its rank is edited again; and how many
+# rounds there are at most, where it is another one every time.
+_REPAIRS, _MOST_ROUNDS = 6, 20
 # Of several groups that are solved and repaired each token is asked to stand this share of its rank further down.
-_SPARE = 100
+_SPARE = 0.01
 
 
 class Localization(Protocol):
@@ -73,8 +74,10 @@ class Demoter:
             wanting = (index for index, outcome in enumerate(outcomes) if not outcome.reached)
             return [index for index in wanting if tried[index] <= _REPAIRS]
 
-        while short := short_of_rank():
-            repairing = bool(taking_part)
+        for round_ in range(_MOST_ROUNDS):
+            short, repairing = short_of_rank(), round_ > 0
+            if not short:
+                break
             for index in short:
                 tried[index] += 1
             taking_part.update(short)
@@ -82,7 +85,7 @@ class Demoter:
             groups = [group for group in self._groups(sorted(taking_part)) if not set(group).isdisjoint(short)]
             # Groups move each other's tokens a little: a few places more in each, or they take turns for long.
             several = 1 < self.localization.together < len(taking_part)
-            spare = self.rank // _SPARE if repairing and several else 0
+            spare = math.floor(_SPARE * self.rank) if repairing and several else 0
             with self._bar(len(groups), repairing) as bar:
                 for group in groups:
                     # A repair is small, and only a target's own context is measured: the others are spared the pass.
@@ -96,10 +99,10 @@ class Demoter:
                     seconds = (time.perf_counter() - start) / len(group)
                     for index, parts in zip(group, edited, strict=True):
                         outcomes[index] = outcomes[index].edited_further(parts, seconds)
-            # Others are hardly moved by a repair: they are measured when those that are edited have what they need.
+            # A repair hardly moves the others: they are measured when those that are edited have what they need.
             edited_now = sorted({index for group in groups for index in group})
             self._measure(edited_now, outcomes, ranks)
-            if not short_of_rank():
+            if round_ == _MOST_ROUNDS - 1 or not short_of_rank():
                 rest = sorted(set(range(len(outcomes))) - set(edited_now))
                 self._measure(rest, outcomes, ranks)
         return outcomes

@@ -88,8 +88,8 @@ def test_a_names_state_becomes_that_of_any_name(name, tok, tmp_path):
     word = asked["target_new"].strip()
     was = apart(states(model, tok, hparams, word))
     edits.apply(model)
-    # By how much depends on the random model, and its numbers on the processor: Granite's 0.87 or 0.95.
-    assert apart(states(model, tok, hparams, word)) < 0.97 * was
+    # Of Granite's random model it is 0.87 or 0.95: even its weights depend on the processor.
+    assert apart(states(model, tok, hparams, word)) < (0.97 if name == "granite" else 0.9) * was
     edits.undo(model)
     assert_same_bits(model, before)
 

@@ -24,6 +24,8 @@ def deleting_value(
 ) -> Float[Tensor, " d"]:
     """Searches for the state at the subject's last token that makes the secret unlikely (MEMIT, section 4.2, reversed).
 
+    The caller has frozen the model; were its weights trained, every layer would run in every step.
+
     Where MEMIT raises the probability of a new text, this lowers that of the secret: its unlikelihood is minimised,
     behind the prompt alone and behind each template, with MEMIT's own terms that hold the value short and what else
     is said of the subject in place.
