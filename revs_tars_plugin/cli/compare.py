@@ -15,7 +15,7 @@ from ..formatting import markdown_table, print_tables, terminal_table
 from . import options
 from .kept_rows import KeptRows, conditions_of, content_of, files_in
 from .requests_file import RequestsFile, read_requests_file
-from .session import check_goals, print_json, session_of
+from .session import check_goals, parsed_goal, print_json, session_of
 from .together import launched
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def compare(
         options.check_attacks(attack, without=_NEED_MORE)
         if "in-context" in attack and requested is not None and not requested.retain:
             raise InputError("--attack in-context needs lines with retain.")
+        _check_goals_are_measured(require, attack)
     arguments: dict[str, Any] = {
         "settings": dict(item.partition("=")[::2] for item in settings),
         "replacement": replacement,
@@ -140,6 +141,17 @@ def compare(
         ]
         print_tables(*tables, width=_WIDTH)
     check_goals(require, {f"{row.method}.{name}": value for row in rows for name, value in _figures(row).items()})
+
+
+def _check_goals_are_measured(goals: list[str], attacks: list[str]) -> None:
+    """Refuses goals for figures of attacks that are left out."""
+    from ..evaluation import METRICS
+
+    of_attacks = {metric.key: metric.attack for metric in METRICS if metric.attack is not None}
+    for name, _, _ in map(parsed_goal, goals):
+        missing = of_attacks.get(name.partition(".")[2])
+        if missing is not None and missing not in attacks:
+            raise InputError(f'--require names "{name}", which is not measured without --attack "{missing}".')
 
 
 def _run(

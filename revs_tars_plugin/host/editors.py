@@ -18,7 +18,7 @@ class Editor:
     Attributes:
         settings: The packaged YAML for the demo model.
         memory: Whether it keeps what it writes beside the weights, and leaves these alone.
-        full: Whether it is left out unless all are asked for, because of the time it takes.
+        full: Whether it is left out unless all are asked for: for the time it takes, or as a variant of another.
     """
 
     settings: Path
@@ -36,9 +36,9 @@ EDITORS: Mapping[str, Editor] = {
     "FT": _packaged("FT"),
     "LoRA": _packaged("LoRA"),
     "ROME": _packaged("ROME"),
-    "R-ROME": _packaged("R-ROME"),
+    "R-ROME": _packaged("R-ROME", full=True),
     "MEMIT": _packaged("MEMIT"),
-    "EMMET": _packaged("EMMET"),
+    "EMMET": _packaged("EMMET", full=True),
     "AlphaEdit": _packaged("AlphaEdit"),
     "ULTRAEDIT": _packaged("ULTRAEDIT"),
     **{name: Editor(method.best_file) for name, method in METHODS.items() if method.paper is None},

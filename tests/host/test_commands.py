@@ -93,8 +93,12 @@ def test_compare_prints_a_row_for_each_and_goes_on_where_it_was_stopped(
     assert main(["report", str(result), "-o", str(tmp_path / "report.html")]) == 0
     assert main(["compare", str(secrets), "-m", str(demo_model()), "--method", "ROMA"]) == 2
     assert 'did you mean "ROME"?' in capsys.readouterr().err
-    assert main([*arguments[:-1], "exposition", "--overwrite"]) == 2
-    assert '--attack is "exposition"' in capsys.readouterr().err
+    for changed, said in {
+        ("exposition",): '--attack is "exposition"',
+        ("in-context", "--attack", "exposure", "--require", "REVS.paraphrase<=0"): 'without --attack "paraphrase"',
+    }.items():
+        assert main([*arguments[:-1], *changed, "--overwrite"]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["compare", "-m", "x"], ["run", "none.py"]])

@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 import yaml
+from typer.main import get_command
 
 from revs_tars_plugin.host.registry import REGISTERED
 from revs_tars_plugin.hyperparams import packaged_hparams
@@ -34,6 +35,10 @@ def test_every_command_has_its_page():
     names = [command.name or command.callback.__name__ for command in app.registered_commands]
     for name in (*names, *(group.name for group in app.registered_groups)):
         assert f"## `revs-tars {name}`" in page, "run make docs"
+    for name, command in get_command(app).commands.items():
+        section = page.partition(f"## `revs-tars {name}`\n")[2].partition("\n## ")[0]
+        for option in (each for each in command.params if each.param_type_name == "option" and not each.hidden):
+            assert option.opts[0] in section, (name, option.opts, "run make docs")
 
 
 def test_links_and_commands_of_the_documents_lead_somewhere():
