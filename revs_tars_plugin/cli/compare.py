@@ -50,14 +50,16 @@ def compare(
     ] = "demo",
     method: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="Only these, each by an option of its own; by default all but WISE."),
+        typer.Option(
+            metavar="NAME", help="Only these, each by an option of its own; by default all but WISE, R-ROME and EMMET."
+        ),
     ] = [],
     settings: Annotated[
         list[str],
         typer.Option("--settings", "-s", metavar="NAME=YAML", help="A method's settings, for another model than demo."),
     ] = [],
     full: Annotated[
-        bool, typer.Option("--full", help="All editors, WISE as well, and all 10 secrets that the demo model learned.")
+        bool, typer.Option("--full", help="All editors, and all 10 secrets that the demo model learned.")
     ] = False,
     replacement: Annotated[
         str | None, typer.Option(help="What the host's own editors write in a secret's place; by default 'unknown'.")
