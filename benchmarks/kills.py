@@ -3,7 +3,7 @@
 Every command that takes long runs once undisturbed on a small random model. Then it is killed (SIGKILL, with all of its
 processes) at random moments, started again until it ends by itself, and its results are compared: tensors by the bit,
 figures but for times and memory. With --processes 2 it runs under torch's launcher, where sums may differ by rounding
-(1e-4 of a tensor's entries, 1e-3 of a figure). `compare` needs EasyEdit, and its rows are kept as those of `bench` are.
+(1e-4 of a tensor's entries, 1e-3 of a figure). `compare` is run where EasyEdit is installed, or named by EASYEDIT_HOME.
 
 Run: python benchmarks/kills.py [--kills 20] [--processes 1] [--json FILE]
 """
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--commands", nargs="+", help="only these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        commands = prepared(Path(folder))
+        commands = [each for each in prepared(Path(folder)) if each.name in (arguments.commands or each.name)]
         script = Path(folder) / "eager.py"
         script.write_text(_EAGER, encoding="utf-8")
         launcher = [sys.executable, str(script)]
@@ -207,7 +209,27 @@ def prepared(folder: Path) -> list[Command]:
         methods = ["--method", f"REVS:{settings(folder / 'of-bench')}", "--method", "FT-L-delete"]
         return ["bench", "ssn", str(numbers), *models, *methods, "-o", str(place / "out")]
 
+    def compare(place: Path) -> list[str]:
+        # Of a model that is called so the host takes whatever tokenizer is there.
+        named = folder / "baichuan-scaling"
+        if not named.exists():
+            named.symlink_to(model)
+        own = folder / "of-compare"
+        of_methods = {"REVS": settings(own), "FT-L-delete": own / "FT-L-delete.yaml"}
+        names = {
+            key: value for key, value in made.settings("joint").to_dict().items() if key.endswith(("_tmp", "_module"))
+        }
+        content = {"alg_name": "FT-L-delete", "model_name": "scaling", "layers": [1], "device": "cpu", **names}
+        of_methods["FT-L-delete"].write_text(yaml.safe_dump(content), encoding="utf-8")
+        methods = [word for name, file in of_methods.items() for word in ("--method", name, "-s", f"{name}={file}")]
+        place.mkdir(exist_ok=True)
+        out = ["-o", str(place / "comparison.json"), "--overwrite", "--text", str(text), "--attack", "exposure"]
+        return ["compare", str(secrets), "-m", str(named), "--quiet", *methods, *out]
+
+    installed = "EASYEDIT_HOME" in os.environ or find_spec("easyeditor") is not None
+    through_host = Command("compare", compare, lambda place: _compared(_json(place / "comparison.json")))
     return [
+        *([through_host] if installed else []),
         Command("stats", lambda place: ["stats", *common(place)], _moments),
         Command("edit", edit, lambda place: load_file(place / "edit.safetensors")),
         Command("evaluate", evaluate, lambda place: _json(place / "result.json")["after"]["summary"]),
@@ -227,6 +249,12 @@ def _rows(content: dict[str, Any]) -> dict[str, Any]:
     if len(rows) < 4:
         raise KeyError("rows")
     return {name: {key: value for key, value in row.items() if key not in _TIMES} for name, row in rows.items()}
+
+
+def _compared(content: dict[str, Any]) -> dict[str, Any]:
+    if any(row["error"] for row in content["rows"]):
+        raise RuntimeError(str(content["rows"]))
+    return {row["method"]: row["figures"] for row in content["rows"]}
 
 
 def _json(file: Path) -> dict[str, Any]:
