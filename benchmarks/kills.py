@@ -96,9 +96,9 @@ def killed(command: Command, launcher: list[str], folder: Path, kills: int, gene
         runs += 1
         # Two kills a run, where so many are left: the second one meets what the first one left behind.
         for _ in range(min(2, left)):
-            left -= 1
             if finished([*launcher, *command.arguments(place)], generator.uniform(0.3, 1.0) * takes):
                 break
+            left -= 1
         if not is_done(command, place):
             start = time.perf_counter()
             assert finished([*launcher, *command.arguments(place)], None)
