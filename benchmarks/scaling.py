@@ -3,7 +3,7 @@
 Everything is on random models whose words are numbers, so nothing but this package is needed, on whichever device. What
 is forgotten is what the model itself says next. The second moments of ordinary text are read first, and timed apart.
 `shapes` and `secrets` measure; `processes` starts two processes and says what share of the reading each does; `cost`
-counts operations and bytes of each step on paper and says what that comes to at the rates that it measures here;
+counts operations and bytes of each step on paper and says what that comes to at the rates it measures here, or --rates;
 `profile` counts what an edit starts on the device, and how often the processor waits for a number from there.
 
 Run: python benchmarks/scaling.py [--parts shapes secrets profile processes cost] [--shape 8B] [--device cuda]
@@ -203,7 +203,7 @@ def own_share(folder: Path) -> None:
 
 
 def on_paper(read: float, factor: float) -> list[dict[str, Any]]:
-    """Seconds of each step of `joint` on four layers, twenty and a thousand secrets, by operations over measured rates.
+    """Seconds of each step of `joint` on four layers, twenty and a thousand secrets, by operations over rates.
 
     Read are, for each token to hide, its own context and seven others, with siblings eight more; the head is applied in
     every edited layer. Factors and solves are float32; a layer's factor goes to disk and back. Of a model that is

@@ -22,7 +22,7 @@ install_import_hook(_SHAPED, "beartype.beartype")
 
 import pytest
 import torch
-from helpers import tiny_settings
+from helpers import SECRETS, tiny_settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -86,18 +86,6 @@ def hparams():
 
 
 @pytest.fixture
-def requests_(model, tok):
-    """Two prompts with what the model really says next, so that there is something to forget."""
-    found = []
-    for prompt in ("w1 w2 w3", "w50 w60 w70 w80"):
-        ids = tok(prompt, return_tensors="pt").input_ids
-        with torch.no_grad():
-            out = model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0)
-        found.append({"prompt": prompt, "target_new": tok.decode(out[0, ids.shape[1] :]), "ground_truth": None})
-    return found
-
-
-@pytest.fixture
 def said(model, tok):
     """What the model says after each prompt."""
 
@@ -108,6 +96,12 @@ def said(model, tok):
         return tok.decode(out[0, ids.shape[1] :])
 
     return after
+
+
+@pytest.fixture
+def requests_(said):
+    """Two prompts with what the model really says next, so that there is something to forget."""
+    return [{"prompt": prompt, "target_new": said(prompt), "ground_truth": None} for prompt in SECRETS]
 
 
 @pytest.fixture
